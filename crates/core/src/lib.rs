@@ -1,0 +1,27 @@
+//! The words that every other crate of Tidelog shares.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`error`] | [`ErrorKind`]: what a caller can do about an error |
+//! | [`path`] | [`TreePath`] and [`PathPattern`]: names in the tree and globs over them |
+//! | [`time`] | [`EventTime`], [`WriteTime`], [`TimeUnit`], [`TimeRange`] and how people write them |
+//! | [`version`] | [`Version`], [`CommitVersion`], [`AsOf`] |
+//! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`] |
+//! | [`env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
+//!
+//! There is no I/O here and no runtime; the one exception is [`env::SystemClock`] and
+//! [`env::SystemRandomness`], the real implementations behind the two seams.
+
+pub mod env;
+pub mod error;
+pub mod id;
+pub mod path;
+pub mod time;
+pub mod version;
+
+pub use env::{Clock, Env, Randomness};
+pub use error::ErrorKind;
+pub use id::{FileId, NodeId, TransactionId};
+pub use path::{PathError, PathPattern, TreePath};
+pub use time::{EventTime, TimeError, TimeRange, TimeUnit, WriteTime};
+pub use version::{AsOf, CommitVersion, Version};

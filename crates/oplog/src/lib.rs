@@ -1,0 +1,56 @@
+//! The operation log: what happened to a store, in order, as an append-only Delta table.
+//!
+//! ```text
+//! <store>/_oplog/_delta_log/00000000000000000007.json   one commit: who, how many rows, which part
+//! <store>/_oplog/part-<uuid>.parquet                    its rows
+//! ```
+//!
+//! Rows come in four families ([`row`]): *tree* (create, rename, delete, set), *store*, *version*
+//! (one per version of a series) and *file* (data files added and removed). Tree and store rows are
+//! kept in memory whole ([`tree`]); version and file rows only of the series that somebody asked
+//! for ([`series`]), because a store may have millions.
+//!
+//! Invariants:
+//! 1. A commit is one object put if absent, so it is there whole or not at all.
+//! 2. Every commit carries an id and its row count; one that is empty, short or foreign is refused
+//!    as damage, never read as "nothing happened".
+//! 3. Every part is verified against the hash in its commit before a row of it is believed.
+//! 4. Write times and commit numbers are strictly increasing.
+//! 5. A commit whose put had a doubtful outcome is read back and compared by id ([`log`]).
+//!
+//! What a row *means* for reads and writes (numbering, conflicts, files) is not here but in the
+//! store crate; this one owns `deltalake` and the encoding.
+
+pub mod column_stats;
+pub mod error;
+pub mod hash;
+pub mod log;
+pub mod options;
+pub mod row;
+pub mod series;
+pub mod tree;
+
+mod codec;
+mod commit;
+mod part;
+mod schema;
+mod state;
+
+pub use column_stats::{ColumnStats, StatValue};
+pub use error::Error;
+pub use hash::Hash128;
+pub use log::{CommitOutcome, Log, StagedCommit};
+pub use options::{FileOrder, SeriesOptions};
+pub use row::{
+    EntryType, FileOp, FileRow, Row, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+};
+pub use schema::log_schema;
+pub use series::SeriesState;
+pub use state::Snapshot;
+pub use tree::{Node, Tree};
+
+/// The directory of the log below the store's root.
+pub const LOG_DIRECTORY: &str = "_oplog";
+
+/// The version of the format that this build writes and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,227 @@
+//! The four families of log rows.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use tidelog_core::{
+    CommitVersion, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
+};
+
+use crate::hash::Hash128;
+use crate::options::{FileOrder, SeriesOptions};
+
+/// What a node of the tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EntryType {
+    /// A directory.
+    Directory,
+    /// A series.
+    FileSeries,
+    /// Opaque bytes.
+    FileData,
+}
+
+/// What happened to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TreeOp {
+    /// It came to be at `path`.
+    Create,
+    /// It moved to `path`, with all below it.
+    Rename,
+    /// It was removed from `path`, with all below it.
+    Delete,
+    /// Its schema or options changed.
+    Set,
+}
+
+/// A change of the tree.
+#[derive(Debug, Clone)]
+pub struct TreeRow {
+    /// What happened.
+    pub op: TreeOp,
+    /// To which node.
+    pub node: NodeId,
+    /// What the node is.
+    pub entry: EntryType,
+    /// Its path after the operation (before it, for a delete).
+    pub path: TreePath,
+    /// When it was recorded.
+    pub timestamp: WriteTime,
+    /// The schema from now on, for a create or set of a series.
+    pub schema: Option<SchemaRef>,
+    /// The options from now on, for a create or set of a series.
+    pub options: Option<Arc<SeriesOptions>>,
+    /// The commit that holds the row.
+    pub commit: CommitVersion,
+}
+
+/// A row about the store as a whole (epoch, horizon, snapshot, vacuum).
+#[derive(Debug, Clone)]
+pub struct StoreRow {
+    /// What happened.
+    pub op: String,
+    /// Its facts, as JSON.
+    pub detail: String,
+    /// When it was recorded.
+    pub timestamp: WriteTime,
+    /// The commit that holds the row.
+    pub commit: CommitVersion,
+}
+
+/// What a version did to its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionOp {
+    /// Rows were added.
+    Append,
+    /// Rows were removed.
+    Delete,
+    /// Rows were removed and others added in their place.
+    Replace,
+    /// An earlier state was brought back.
+    Restore,
+}
+
+impl VersionOp {
+    /// The name in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Delete => "delete",
+            Self::Replace => "replace",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+/// One version of a series.
+#[derive(Debug, Clone)]
+pub struct VersionRow {
+    /// What it did.
+    pub op: VersionOp,
+    /// The series.
+    pub node: NodeId,
+    /// The series' path when the version was made.
+    pub path: TreePath,
+    /// Its number.
+    pub version: Version,
+    /// When it was recorded.
+    pub timestamp: WriteTime,
+    /// How many rows it added.
+    pub rows: u64,
+    /// The event times of those rows.
+    pub range: Option<TimeRange>,
+    /// The series' time column.
+    pub time_column: Arc<str>,
+    /// The caller's write.
+    pub transaction: TransactionId,
+    /// The commit that holds the row.
+    pub commit: CommitVersion,
+}
+
+/// Whether a file begins or ceases to be part of its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileOp {
+    /// It begins to be.
+    Add,
+    /// It ceases to be.
+    Remove,
+}
+
+/// A data file of a series.
+#[derive(Debug, Clone)]
+pub struct FileRow {
+    /// Added or removed.
+    pub op: FileOp,
+    /// The file's id.
+    pub file: FileId,
+    /// The series.
+    pub node: NodeId,
+    /// The series' path when the row was made.
+    pub path: TreePath,
+    /// When it was recorded.
+    pub timestamp: WriteTime,
+    /// The object, relative to the store's root.
+    pub location: Arc<str>,
+    /// The object's size in bytes.
+    pub size: u64,
+    /// Its rows.
+    pub rows: u64,
+    /// Its row groups.
+    pub row_groups: u32,
+    /// Bytes from the start of the page index to the end of the object.
+    pub tail_length: u64,
+    /// The hash of the whole object.
+    pub hash: Hash128,
+    /// The hash of the tail.
+    pub tail_hash: Hash128,
+    /// Short hashes of the pages, in the order of their offsets.
+    pub page_hashes: Bytes,
+    /// The event times of its rows.
+    pub range: TimeRange,
+    /// The lowest version that has rows here.
+    pub min_version: Version,
+    /// The highest version that has rows here.
+    pub max_version: Version,
+    /// What is added to the stored `__version` of a row to get its version.
+    pub version_base: i64,
+    /// The time partition that it lies in, if the series has any.
+    pub partition: Option<Arc<str>>,
+    /// The order of its rows.
+    pub order: FileOrder,
+    /// Whether its rows have been replaced or deleted by a later version.
+    pub superseded: bool,
+    /// Whether no two of its rows share key and event time.
+    pub unique: bool,
+    /// Statistics of its columns, encoded.
+    pub column_stats: Bytes,
+    /// The commit that holds the row.
+    pub commit: CommitVersion,
+}
+
+/// A row of the log.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// A change of the tree.
+    Tree(TreeRow),
+    /// A row about the store.
+    Store(StoreRow),
+    /// A version of a series.
+    Version(VersionRow),
+    /// A data file added or removed.
+    File(FileRow),
+}
+
+impl Row {
+    /// The node that the row is about, if it is about one.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Tree(row) => Some(row.node),
+            Self::Store(_) => None,
+            Self::Version(row) => Some(row.node),
+            Self::File(row) => Some(row.node),
+        }
+    }
+
+    /// When the row was recorded.
+    #[must_use]
+    pub fn timestamp(&self) -> WriteTime {
+        match self {
+            Self::Tree(row) => row.timestamp,
+            Self::Store(row) => row.timestamp,
+            Self::Version(row) => row.timestamp,
+            Self::File(row) => row.timestamp,
+        }
+    }
+
+    pub(crate) fn set_commit(&mut self, commit: CommitVersion) {
+        match self {
+            Self::Tree(row) => row.commit = commit,
+            Self::Store(row) => row.commit = commit,
+            Self::Version(row) => row.commit = commit,
+            Self::File(row) => row.commit = commit,
+        }
+    }
+}

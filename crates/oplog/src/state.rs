@@ -1,0 +1,181 @@
+//! The state of the log after one commit, as immutable data that clones cheaply.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rpds::{HashTrieMapSync, VectorSync};
+use tidelog_core::{CommitVersion, NodeId, WriteTime};
+
+use crate::commit::Commit;
+use crate::error::Error;
+use crate::part::Part;
+use crate::row::{EntryType, Row, TreeOp, TreeRow};
+use crate::series::SeriesState;
+use crate::tree::Tree;
+
+type LoadedSeries = HashTrieMapSync<NodeId, Arc<SeriesState>>;
+
+/// The log as it stood after one commit. Cheap to clone; never changes.
+#[derive(Debug, Clone)]
+pub struct Snapshot(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    head: Option<CommitVersion>,
+    last_write: WriteTime,
+    complete_through: WriteTime,
+    tree: Tree,
+    history: VectorSync<Arc<TreeRow>>,
+    parts: VectorSync<Arc<Part>>,
+    /// Series whose rows somebody asked for. Filling it in changes no answer, only its cost.
+    series: Mutex<LoadedSeries>,
+}
+
+impl Snapshot {
+    /// The state before commit 0.
+    pub(crate) fn empty() -> Self {
+        Self(Arc::new(State {
+            head: None,
+            last_write: WriteTime::MIN,
+            complete_through: WriteTime::MIN,
+            tree: Tree::default(),
+            history: VectorSync::new_sync(),
+            parts: VectorSync::new_sync(),
+            series: Mutex::new(LoadedSeries::new_sync()),
+        }))
+    }
+
+    /// The newest commit inside.
+    #[must_use]
+    pub fn head(&self) -> CommitVersion {
+        self.0.head.unwrap_or_default()
+    }
+
+    /// The commit that would follow.
+    #[must_use]
+    pub fn next_commit(&self) -> CommitVersion {
+        self.0.head.map_or(CommitVersion::new(0), CommitVersion::next)
+    }
+
+    /// The last write time that was given to anything.
+    #[must_use]
+    pub fn last_write(&self) -> WriteTime {
+        self.0.last_write
+    }
+
+    /// The time up to which `as_of` a time is exact.
+    #[must_use]
+    pub fn complete_through(&self) -> WriteTime {
+        self.0.complete_through
+    }
+
+    /// The tree at head.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.0.tree
+    }
+
+    /// The tree as it stood at `time`, inclusive.
+    ///
+    /// # Errors
+    /// If the log's own rows contradict one another.
+    pub fn tree_at(&self, time: WriteTime) -> Result<Tree, Error> {
+        if time >= self.0.last_write {
+            return Ok(self.0.tree.clone());
+        }
+        let mut tree = Tree::default();
+        for row in self.0.history.iter().take_while(|row| row.timestamp <= time) {
+            tree.apply(row)
+                .map_err(|reason| Error::Inconsistent { commit: row.commit, reason })?;
+        }
+        Ok(tree)
+    }
+
+    /// Every change of the tree, oldest first.
+    pub fn tree_history(&self) -> impl DoubleEndedIterator<Item = &Arc<TreeRow>> {
+        self.0.history.iter()
+    }
+
+    /// The series `node` if its rows are in memory.
+    #[must_use]
+    pub fn loaded_series(&self, node: NodeId) -> Option<Arc<SeriesState>> {
+        self.lock().get(&node).cloned()
+    }
+
+    pub(crate) fn offer_series(&self, series: Arc<SeriesState>) {
+        self.lock().insert_mut(series.node(), series);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LoadedSeries> {
+        self.0.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Parts that may hold rows of the series `node`.
+    pub(crate) fn parts_of(&self, node: NodeId) -> Vec<Arc<Part>> {
+        self.0.parts.iter().filter(|part| part.may_hold(node)).cloned().collect()
+    }
+
+    /// Every part.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.0.parts.iter()
+    }
+
+    /// Which of a commit's parts have rows that this state must apply at once.
+    pub(crate) fn needs(&self, part: &Part) -> bool {
+        part.shared || self.lock().keys().any(|node| part.may_hold(*node))
+    }
+
+    /// The state after `commit`, whose needed rows are `rows`.
+    pub(crate) fn after(&self, commit: &Commit, rows: Vec<Row>) -> Result<Self, Error> {
+        let fail = |reason: String| Error::Inconsistent { commit: commit.version, reason };
+        if commit.version != self.next_commit() {
+            return Err(fail(format!("commit {} was expected", self.next_commit())));
+        }
+        let mut next = State {
+            head: Some(commit.version),
+            last_write: self.0.last_write.max(commit.last_write),
+            complete_through: self.0.complete_through.max(commit.complete_through),
+            tree: self.0.tree.clone(),
+            history: self.0.history.clone(),
+            parts: self.0.parts.clone(),
+            series: Mutex::new(LoadedSeries::new_sync()),
+        };
+        for part in &commit.parts {
+            next.parts.push_back_mut(Arc::new(part.clone()));
+        }
+        let mut series = self.lock().clone();
+        for row in rows {
+            apply(&mut next, &mut series, row).map_err(&fail)?;
+        }
+        next.series = Mutex::new(series);
+        Ok(Self(Arc::new(next)))
+    }
+}
+
+fn apply(
+    state: &mut State,
+    series: &mut LoadedSeries,
+    row: Row,
+) -> Result<(), String> {
+    match row {
+        Row::Tree(row) => {
+            state.tree.apply(&row)?;
+            if row.op == TreeOp::Create && row.entry == EntryType::FileSeries {
+                // All rows of a new series are still to come, so it is known whole already.
+                series.insert_mut(row.node, Arc::new(SeriesState::new(row.node)));
+            }
+            state.history.push_back_mut(Arc::new(row));
+        }
+        Row::Store(_) => {}
+        Row::Version(row) => {
+            if let Some(known) = series.get_mut(&row.node) {
+                Arc::make_mut(known).push_version(row)?;
+            }
+        }
+        Row::File(row) => {
+            if let Some(known) = series.get_mut(&row.node) {
+                Arc::make_mut(known).push_file(row);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Where bytes lie: object stores that keep the promises the operation log needs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`location`] | [`Location`]: what a user may name as a store, and how it is opened |
+//! | [`durable`] | [`DurableLocal`]: a local directory whose puts survive a power cut |
+//! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
+//! | [`counting`] | [`CountingStore`]: counts requests and bytes, for tests and `EXPLAIN` claims |
+//! | [`probe`] | proof that a store lets only the first of two puts win |
+//! | [`error`] | what a caller can do about an object store's error |
+//!
+//! This crate owns `object_store`: others take the types from [`object_store`](mod@object_store)
+//! as re-exported here. It knows nothing of series, versions or formats.
+
+pub mod counting;
+pub mod durable;
+pub mod error;
+pub mod fs;
+pub mod location;
+pub mod probe;
+
+pub use object_store;
+
+pub use counting::CountingStore;
+pub use durable::DurableLocal;
+pub use error::{Error, kind_of};
+pub use fs::{FileSystem, OsFileSystem};
+pub use location::Location;

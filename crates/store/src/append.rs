@@ -1,0 +1,553 @@
+//! Appends: batches become versions.
+//!
+//! ```text
+//! resolve path → schema → conform → sort, dedup → encode ─┬→ put file ─┐
+//!   (again, if the path was changed meanwhile)            └→ queue ────┴→ commit
+//! ```
+//!
+//! Batches of one call that go to the same series share one file, each as a version of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
+use tidelog_core::WriteTime;
+use tidelog_oplog::{
+    EntryType, FileOp, FileOrder, FileRow, Node, SeriesOptions, Snapshot,
+};
+use tidelog_storage::object_store::ObjectStoreExt;
+use tidelog_storage::object_store::path::Path;
+use tokio::task::JoinHandle;
+
+use crate::commit::{Landed, Rejected, SeriesAppend, Target, TargetState, Work};
+use crate::conform::conform;
+use crate::encode::{EncodedFile, encode};
+use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
+use crate::error::Error;
+use crate::file_reader::Footer;
+use crate::prepare::{VersionFacts, prepare};
+use crate::series_schema::SeriesSchema;
+
+/// How often an append is prepared anew because the tree changed under it.
+const PREPARE_ATTEMPTS: u32 = 16;
+
+/// One append: rows for a series.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Append {
+    /// The series; it is made, with the directories above it, if it does not exist.
+    pub path: TreePath,
+    /// The rows.
+    pub batch: RecordBatch,
+    /// The time column, if it is not to be found by name.
+    pub time_column: Option<String>,
+    /// The unit of an `Int64` time column.
+    pub time_unit: Option<TimeUnit>,
+    /// The id of the write; generated if absent. Repeating an append with its id is idempotent.
+    pub transaction: Option<TransactionId>,
+}
+
+impl Append {
+    /// Rows for the series at `path`.
+    #[must_use]
+    pub fn new(path: TreePath, batch: RecordBatch) -> Self {
+        Self { path, batch, time_column: None, time_unit: None, transaction: None }
+    }
+
+    /// Names the time column. Default: found by name and type.
+    #[must_use]
+    pub fn with_time_column(mut self, name: impl Into<String>) -> Self {
+        self.time_column = Some(name.into());
+        self
+    }
+
+    /// States the unit of an `Int64` time column. Default: none.
+    #[must_use]
+    pub fn with_time_unit(mut self, unit: TimeUnit) -> Self {
+        self.time_unit = Some(unit);
+        self
+    }
+
+    /// Gives the write an id, so that it can be repeated safely. Default: a new one.
+    #[must_use]
+    pub fn with_transaction(mut self, transaction: TransactionId) -> Self {
+        self.transaction = Some(transaction);
+        self
+    }
+}
+
+/// What became of each append of a call, in the order of the call.
+pub type AppendResults = Vec<Result<AppendReceipt, Error>>;
+
+/// Appends of one series within a call.
+struct SeriesGroup {
+    path: TreePath,
+    /// Positions in the call.
+    members: Vec<usize>,
+}
+
+/// A group that is ready to be queued.
+struct ReadyGroup {
+    append: SeriesAppend,
+    /// Positions in the call, one for each version.
+    members: Vec<usize>,
+}
+
+impl Engine {
+    /// Appends one batch as one version.
+    ///
+    /// # Errors
+    /// If the input does not fit the series, or the commit fails; nothing is stored then, unless
+    /// the error's kind is [`OutcomeUnknown`](tidelog_core::ErrorKind::OutcomeUnknown).
+    pub async fn append(&self, append: Append) -> Result<AppendReceipt, Error> {
+        self.append_many(vec![append]).await.pop().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Appends many batches, each as a version, in one commit. Each succeeds or fails alone.
+    pub async fn append_many(&self, appends: Vec<Append>) -> AppendResults {
+        let mut results: Vec<Option<Result<AppendReceipt, Error>>> =
+            Vec::with_capacity(appends.len());
+        for append in &appends {
+            results.push(self.find_transaction(append).await.transpose());
+        }
+        let appends = Arc::new(self.with_ids(appends));
+        let mut pending = Vec::new();
+        for group in groups(&appends, |position| results[position].is_none()) {
+            pending.push(self.append_group(Arc::clone(&appends), group, false));
+        }
+        for outcome in futures::future::join_all(pending).await {
+            for (position, result) in outcome {
+                results[position] = Some(result);
+            }
+        }
+        results.into_iter().map(|result| result.unwrap_or(Err(Error::Closed))).collect()
+    }
+
+    /// Appends many batches, to one series or several, so that all versions become visible together
+    /// or none is stored.
+    ///
+    /// # Errors
+    /// The first thing that stands in the way of any of them.
+    pub async fn append_atomic(&self, appends: Vec<Append>) -> Result<Vec<AppendReceipt>, Error> {
+        if let Some(known) = self.already_appended(&appends).await? {
+            return Ok(known);
+        }
+        let appends = Arc::new(self.with_ids(appends));
+        for _ in 0..PREPARE_ATTEMPTS {
+            let snapshot = self.log().snapshot();
+            let mut ready = Vec::new();
+            for group in groups(&appends, |_| true) {
+                let (prepared, failed) =
+                    self.ready(Arc::clone(&appends), group, snapshot.clone(), true).await;
+                if let Some((_, error)) = failed.into_iter().next() {
+                    return Err(error);
+                }
+                if let Some(prepared) = prepared {
+                    ready.push(prepared);
+                }
+            }
+            let order: Vec<usize> = ready.iter().flat_map(|group| group.members.clone()).collect();
+            if order.is_empty() {
+                return Ok(appends.iter().map(empty_receipt).collect());
+            }
+            let facts: Vec<VersionFacts> = ready
+                .iter()
+                .flat_map(|group| group.append.versions.iter().map(|(facts, _)| *facts))
+                .collect();
+            let work = Work::Append(ready.into_iter().map(|group| group.append).collect());
+            match self.submit(work).await {
+                Ok(landed) => {
+                    let mut receipts: Vec<AppendReceipt> =
+                        appends.iter().map(empty_receipt).collect();
+                    for (position, receipt) in receipts_of(&appends, &order, &facts, &landed) {
+                        receipts[position] = receipt;
+                    }
+                    return Ok(receipts);
+                }
+                Err(Rejected::Failed(error)) => return Err(error),
+                Err(Rejected::Stale) => drop(self.head().await?),
+            }
+        }
+        let path = appends.first().map_or_else(TreePath::root, |append| append.path.clone());
+        Err(Error::Contention { path, attempts: PREPARE_ATTEMPTS })
+    }
+
+    fn with_ids(&self, mut appends: Vec<Append>) -> Vec<Append> {
+        for append in &mut appends {
+            append.transaction.get_or_insert_with(|| self.new_transaction());
+        }
+        appends
+    }
+
+    /// Receipts of an earlier atomic append with the same transaction ids, if there was one.
+    async fn already_appended(
+        &self,
+        appends: &[Append],
+    ) -> Result<Option<Vec<AppendReceipt>>, Error> {
+        let mut receipts = Vec::with_capacity(appends.len());
+        for append in appends {
+            match self.find_transaction(append).await? {
+                Some(receipt) => receipts.push(receipt),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(receipts))
+    }
+
+    /// The version that an earlier append with the same transaction id became.
+    async fn find_transaction(&self, append: &Append) -> Result<Option<AppendReceipt>, Error> {
+        let Some(transaction) = append.transaction else { return Ok(None) };
+        let snapshot = self.head().await?;
+        let Some(node) = snapshot.tree().resolve(&append.path) else { return Ok(None) };
+        if node.entry != EntryType::FileSeries {
+            return Ok(None);
+        }
+        let series = self.log().series(&snapshot, node.id).await?;
+        let found = series.versions().iter().rev().find(|row| row.transaction == transaction);
+        Ok(found.map(|row| AppendReceipt {
+            path: append.path.clone(),
+            version: Some(row.version),
+            write_time: Some(row.timestamp),
+            rows: row.rows,
+            durability: Durability::Committed,
+            transaction,
+        }))
+    }
+
+    /// Appends the members of one series; results come with their positions in the call.
+    async fn append_group(
+        &self,
+        appends: Arc<Vec<Append>>,
+        group: SeriesGroup,
+        all_or_none: bool,
+    ) -> Vec<(usize, Result<AppendReceipt, Error>)> {
+        let everywhere = |error: &Error, members: &[usize]| {
+            members.iter().map(|i| (*i, Err(error.clone()))).collect::<Vec<_>>()
+        };
+        for _ in 0..PREPARE_ATTEMPTS {
+            let snapshot = self.log().snapshot();
+            let again = SeriesGroup { path: group.path.clone(), members: group.members.clone() };
+            let (ready, failed) =
+                self.ready(Arc::clone(&appends), again, snapshot, all_or_none).await;
+            let mut results: Vec<(usize, Result<AppendReceipt, Error>)> =
+                failed.into_iter().map(|(position, error)| (position, Err(error))).collect();
+            let Some(ready) = ready else { return with_empty(&appends, &group, results) };
+            let facts: Vec<VersionFacts> =
+                ready.append.versions.iter().map(|(facts, _)| *facts).collect();
+            match self.submit(Work::Append(vec![ready.append])).await {
+                Ok(landed) => {
+                    let receipts = receipts_of(&appends, &ready.members, &facts, &landed);
+                    results.extend(receipts.into_iter().map(|(i, receipt)| (i, Ok(receipt))));
+                    return with_empty(&appends, &group, results);
+                }
+                Err(Rejected::Failed(error)) => {
+                    results.extend(everywhere(&error, &ready.members));
+                    return with_empty(&appends, &group, results);
+                }
+                Err(Rejected::Stale) => {
+                    if let Err(error) = self.head().await {
+                        return everywhere(&error, &group.members);
+                    }
+                }
+            }
+        }
+        let error = Error::Contention { path: group.path, attempts: PREPARE_ATTEMPTS };
+        everywhere(&error, &group.members)
+    }
+
+    /// Prepares a group off the runtime and starts the puts of its files.
+    async fn ready(
+        &self,
+        appends: Arc<Vec<Append>>,
+        group: SeriesGroup,
+        snapshot: Snapshot,
+        all_or_none: bool,
+    ) -> (Option<ReadyGroup>, Vec<(usize, Error)>) {
+        let everywhere = |error: Error| -> (Option<ReadyGroup>, Vec<(usize, Error)>) {
+            (None, group.members.iter().map(|i| (*i, error.clone())).collect())
+        };
+        let new_node = NodeId::random(self.env().randomness.as_ref());
+        let members = group.members.clone();
+        let path = group.path.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            prepare_group(&appends, &path, &members, &snapshot, new_node, all_or_none)
+        })
+        .await;
+        match prepared {
+            Ok(Ok((None, failed))) => (None, failed),
+            Ok(Ok((Some(prepared), failed))) => (Some(self.start_puts(prepared)), failed),
+            Ok(Err(error)) => everywhere(error),
+            Err(_) => everywhere(Error::Closed),
+        }
+    }
+
+    fn start_puts(&self, prepared: PreparedGroup) -> ReadyGroup {
+        let PreparedGroup { path, target, time_column, versions, files, members } = prepared;
+        let mut rows = Vec::with_capacity(files.len());
+        let mut puts = Vec::with_capacity(files.len());
+        for file in files {
+            let row = self.file_row(&path, target.node, &file);
+            let footer = Footer { metadata: file.metadata, pages: file.pages };
+            self.files().remember(row.file, footer);
+            puts.push(self.start_put(&row, file.bytes));
+            rows.push(row);
+        }
+        let append = SeriesAppend { path, target, time_column, versions, files: rows, puts };
+        ReadyGroup { append, members }
+    }
+
+    fn start_put(&self, row: &FileRow, bytes: bytes::Bytes) -> JoinHandle<Result<(), Error>> {
+        let (store, location) = (Arc::clone(self.object_store()), Arc::clone(&row.location));
+        tokio::spawn(async move {
+            let put = store.put(&Path::from(location.as_ref()), bytes.into()).await;
+            put.map(|_| ()).map_err(|error| Error::store("writing", &location, error))
+        })
+    }
+
+    fn file_row(&self, path: &TreePath, node: NodeId, file: &EncodedFile) -> FileRow {
+        let id = FileId::random(self.env().randomness.as_ref());
+        FileRow {
+            op: FileOp::Add,
+            file: id,
+            node,
+            path: path.clone(),
+            timestamp: WriteTime::default(),
+            location: format!("series/{node}/{id}.parquet").into(),
+            size: file.bytes.len() as u64,
+            rows: file.rows,
+            row_groups: file.row_groups,
+            tail_length: file.tail_length,
+            hash: file.hash,
+            tail_hash: file.tail_hash,
+            page_hashes: file.page_hashes.clone(),
+            range: file.range,
+            min_version: Version::new(file.min_version),
+            max_version: Version::new(file.max_version),
+            version_base: 0,
+            partition: None,
+            order: FileOrder::Time,
+            superseded: false,
+            unique: file.unique,
+            column_stats: file.column_stats.clone(),
+            commit: CommitVersion::default(),
+        }
+    }
+}
+
+/// The wanted appends of a call by series, each group in the order of the call.
+fn groups(appends: &[Append], wanted: impl Fn(usize) -> bool) -> Vec<SeriesGroup> {
+    let mut by_path: BTreeMap<&TreePath, Vec<usize>> = BTreeMap::new();
+    for (position, append) in appends.iter().enumerate().filter(|(position, _)| wanted(*position)) {
+        by_path.entry(&append.path).or_default().push(position);
+    }
+    by_path
+        .into_iter()
+        .map(|(path, members)| SeriesGroup { path: path.clone(), members })
+        .collect()
+}
+
+fn empty_receipt(append: &Append) -> AppendReceipt {
+    AppendReceipt {
+        path: append.path.clone(),
+        version: None,
+        write_time: None,
+        rows: 0,
+        durability: Durability::Committed,
+        transaction: append.transaction.unwrap_or_else(|| TransactionId::from_uuid(NodeId::ROOT.as_uuid())),
+    }
+}
+
+fn receipts_of(
+    appends: &[Append],
+    positions: &[usize],
+    facts: &[VersionFacts],
+    landed: &Landed,
+) -> Vec<(usize, AppendReceipt)> {
+    let versions = landed.versions.iter().zip(facts);
+    positions
+        .iter()
+        .zip(versions)
+        .map(|(position, ((version, write_time), facts))| {
+            let mut receipt = empty_receipt(&appends[*position]);
+            receipt.version = Some(*version);
+            receipt.write_time = Some(*write_time);
+            receipt.rows = facts.rows;
+            (*position, receipt)
+        })
+        .collect()
+}
+
+/// Adds receipts for the members that had no rows, which store nothing and succeed.
+fn with_empty(
+    appends: &[Append],
+    group: &SeriesGroup,
+    mut results: Vec<(usize, Result<AppendReceipt, Error>)>,
+) -> Vec<(usize, Result<AppendReceipt, Error>)> {
+    for position in &group.members {
+        if !results.iter().any(|(known, _)| known == position) {
+            results.push((*position, Ok(empty_receipt(&appends[*position]))));
+        }
+    }
+    results
+}
+
+struct PreparedGroup {
+    path: TreePath,
+    target: Target,
+    time_column: Arc<str>,
+    versions: Vec<(VersionFacts, TransactionId)>,
+    files: Vec<EncodedFile>,
+    members: Vec<usize>,
+}
+
+type Prepared = (Option<PreparedGroup>, Vec<(usize, Error)>);
+
+/// Everything about a group that needs no I/O: runs off the runtime.
+fn prepare_group(
+    appends: &[Append],
+    path: &TreePath,
+    members: &[usize],
+    snapshot: &Snapshot,
+    new_node: NodeId,
+    all_or_none: bool,
+) -> Result<Prepared, Error> {
+    let Some(first) = members.first() else { return Ok((None, Vec::new())) };
+    let (target, schema) = resolve_target(snapshot, &appends[*first], new_node)?;
+    let mut batches = Vec::with_capacity(members.len());
+    let mut kept = Vec::with_capacity(members.len());
+    let mut failed = Vec::new();
+    for position in members {
+        let append = &appends[*position];
+        let checked = check_time_column(append, &schema)
+            .and_then(|()| conform(path, &schema, &append.batch));
+        match checked {
+            Ok(batch) if batch.num_rows() == 0 => {}
+            Ok(batch) => {
+                batches.push(batch);
+                kept.push(*position);
+            }
+            Err(error) => failed.push((*position, error)),
+        }
+    }
+    reject_bad_times(path, &schema, &mut batches, &mut kept, &mut failed);
+    if batches.is_empty() || all_or_none && !failed.is_empty() {
+        return Ok((None, failed));
+    }
+    let prepared = prepare(path, &schema, &batches)?;
+    let files = encode(path, &schema, &prepared)?;
+    let ids = kept.iter().map(|position| appends[*position].transaction);
+    let versions = prepared
+        .versions
+        .iter()
+        .zip(ids)
+        .map(|(facts, id)| {
+            (*facts, id.unwrap_or_else(|| TransactionId::from_uuid(new_node.as_uuid())))
+        })
+        .collect();
+    let prepared = PreparedGroup {
+        path: path.clone(),
+        target,
+        time_column: schema.time_column().into(),
+        versions,
+        files,
+        members: kept,
+    };
+    Ok((Some(prepared), failed))
+}
+
+/// Takes out the batches with event times that cannot be stored, so that the others can be.
+fn reject_bad_times(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    batches: &mut Vec<RecordBatch>,
+    kept: &mut Vec<usize>,
+    failed: &mut Vec<(usize, Error)>,
+) {
+    let checks: Vec<Result<(), Error>> = batches
+        .iter()
+        .map(|batch| crate::prepare::check_times(path, schema, batch).map(|_| ()))
+        .collect();
+    let mut checks_of_batches = checks.iter();
+    batches.retain(|_| checks_of_batches.next().is_none_or(Result::is_ok));
+    let mut checks_of_kept = checks.into_iter();
+    kept.retain(|position| match checks_of_kept.next() {
+        Some(Err(error)) => {
+            failed.push((*position, error));
+            false
+        }
+        _ => true,
+    });
+}
+
+fn check_time_column(append: &Append, schema: &SeriesSchema) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::Options { path: append.path.clone(), reason });
+    match &append.time_column {
+        Some(name) if name != schema.time_column() => refuse(format!(
+            "the time column is {:?}, not {name:?}; leave it out or append to another series",
+            schema.time_column()
+        )),
+        _ => match append.time_unit {
+            Some(unit) if unit != schema.time_unit() => refuse(format!(
+                "the time column counts {}, not {unit}; leave the unit out",
+                schema.time_unit()
+            )),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The series that `append` is for, and its schema; the append's own if it is the first.
+fn resolve_target(
+    snapshot: &Snapshot,
+    append: &Append,
+    new_node: NodeId,
+) -> Result<(Target, SeriesSchema), Error> {
+    let path = &append.path;
+    let Some(node) = snapshot.tree().resolve(path) else {
+        refuse_through(snapshot, path)?;
+        let (schema, options) = first_schema(append, &SeriesOptions::default())?;
+        let state = TargetState::Absent(schema.clone(), options);
+        return Ok((Target { node: new_node, state }, schema));
+    };
+    if node.entry != EntryType::FileSeries {
+        return Err(Error::WrongEntry { path: path.clone(), expected: "series" });
+    }
+    match schema_of(path, node)? {
+        Some(schema) => Ok((Target { node: node.id, state: TargetState::Existing }, schema)),
+        None => first_of_created(append, node),
+    }
+}
+
+fn first_of_created(append: &Append, node: &Node) -> Result<(Target, SeriesSchema), Error> {
+    let (schema, options) = first_schema(append, &node.options)?;
+    let state = TargetState::WithoutSchema(schema.clone(), options);
+    Ok((Target { node: node.id, state }, schema))
+}
+
+/// The schema that a first append fixes, and the options with the time column that was found.
+fn first_schema(
+    append: &Append,
+    options: &SeriesOptions,
+) -> Result<(SeriesSchema, Arc<SeriesOptions>), Error> {
+    let mut options = options.clone();
+    if let (Some(fixed), Some(asked)) = (&options.time_column, &append.time_column)
+        && fixed != asked
+    {
+        let reason = format!("the series was created with the time column {fixed:?}, not {asked:?}");
+        return Err(Error::Options { path: append.path.clone(), reason });
+    }
+    options.time_column = options.time_column.or_else(|| append.time_column.clone());
+    options.time_unit = options.time_unit.or(append.time_unit);
+    let schema = SeriesSchema::resolve(&append.path, append.batch.schema_ref(), &options)?;
+    options.time_column = Some(schema.time_column().to_owned());
+    Ok((schema, Arc::new(options)))
+}
+
+fn refuse_through(snapshot: &Snapshot, path: &TreePath) -> Result<(), Error> {
+    let (through, deepest) = snapshot.tree().deepest(path);
+    if deepest.entry == EntryType::Directory {
+        return Ok(());
+    }
+    Err(Error::ThroughEntry { path: path.clone(), through })
+}

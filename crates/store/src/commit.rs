@@ -1,0 +1,539 @@
+//! The writer: one task per handle that turns what is queued into commits.
+//!
+//! ```text
+//! callers ──Intent──▶ queue ──▶ take all that is there
+//!                                 │ give versions and write times, against the newest snapshot
+//!                                 │ put the log's part ‖ wait for the callers' data files
+//!                                 ▼
+//!                               publish ── conflict: look again, number again, publish again
+//!                                 │
+//!                                 └──▶ answer each caller
+//! ```
+//!
+//! A lone intent commits at once; what queues up meanwhile shares the next commit. Within a group
+//! each intent succeeds or fails alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WriteTime};
+use tidelog_oplog::{
+    CommitOutcome, EntryType, FileOp, FileRow, Log, Row, SeriesOptions, SeriesState, Snapshot,
+    TreeOp, TreeRow, Tree, VersionOp, VersionRow,
+};
+use tidelog_storage::object_store::ObjectStore;
+use tidelog_storage::object_store::path::Path;
+use tidelog_storage::probe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::error::Error;
+use crate::prepare::VersionFacts;
+use crate::series_schema::SeriesSchema;
+
+const QUEUE_INTENTS: usize = 1024;
+const GROUP_INTENTS_MAX: usize = 1000;
+const ATTEMPTS_MAX: u32 = 32;
+const BACKOFF_MAX_MS: u64 = 200;
+
+/// Something to commit, and where to answer.
+#[derive(Debug)]
+pub(crate) struct Intent {
+    pub(crate) work: Work,
+    pub(crate) reply: oneshot::Sender<Result<Landed, Rejected>>,
+}
+
+/// What is to be committed.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Versions of one or more series, all or none.
+    Append(Vec<SeriesAppend>),
+    /// Changes of the tree.
+    Tree(TreeChange),
+}
+
+/// Versions of one series, prepared against the series as the caller saw it.
+#[derive(Debug)]
+pub(crate) struct SeriesAppend {
+    pub(crate) path: TreePath,
+    pub(crate) target: Target,
+    pub(crate) time_column: Arc<str>,
+    pub(crate) versions: Vec<(VersionFacts, TransactionId)>,
+    /// File rows whose versions are still relative to the first version of the append.
+    pub(crate) files: Vec<FileRow>,
+    /// The puts of those files, under way.
+    pub(crate) puts: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+/// The series that an append was prepared for.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) node: NodeId,
+    /// What the append assumes about the node.
+    pub(crate) state: TargetState,
+}
+
+/// What an append assumes about its node.
+#[derive(Debug, Clone)]
+pub(crate) enum TargetState {
+    /// It exists and has its schema.
+    Existing,
+    /// It exists, and the append gives it its schema.
+    WithoutSchema(SeriesSchema, Arc<SeriesOptions>),
+    /// Nothing is at the path; the append makes the series.
+    Absent(SeriesSchema, Arc<SeriesOptions>),
+}
+
+/// A change of the tree.
+#[derive(Debug, Clone)]
+pub(crate) enum TreeChange {
+    Create { path: TreePath, entry: EntryType, options: Option<Arc<SeriesOptions>> },
+    Rename { from: TreePath, to: TreePath },
+    Remove { path: TreePath, recursive: bool },
+}
+
+/// What landed.
+#[derive(Debug, Clone)]
+pub(crate) struct Landed {
+    /// Of each version appended, in the order of the request.
+    pub(crate) versions: Vec<(Version, WriteTime)>,
+}
+
+/// Why an intent did not land.
+#[derive(Debug)]
+pub(crate) enum Rejected {
+    /// The path no longer names what the append was prepared for: prepare it again.
+    Stale,
+    /// It failed.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Rejected {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The way to the writer task of a handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Intent>,
+}
+
+impl Writer {
+    /// Starts the task on the current runtime; it ends when the last clone is dropped.
+    pub(crate) fn spawn(store: Arc<dyn ObjectStore>, log: Log, env: Env) -> Self {
+        let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
+        let task = WriterTask { store, log, env, probed: false };
+        tokio::spawn(task.run(intents));
+        Self { queue }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    pub(crate) async fn submit(&self, work: Work) -> Result<Landed, Rejected> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Intent { work, reply }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+struct WriterTask {
+    store: Arc<dyn ObjectStore>,
+    log: Log,
+    env: Env,
+    probed: bool,
+}
+
+impl WriterTask {
+    async fn run(mut self, mut intents: mpsc::Receiver<Intent>) {
+        while let Some(first) = intents.recv().await {
+            let mut group = vec![first];
+            while group.len() < GROUP_INTENTS_MAX
+                && let Ok(next) = intents.try_recv()
+            {
+                group.push(next);
+            }
+            self.commit(group).await;
+        }
+    }
+
+    /// Commits a group and answers each of its members.
+    async fn commit(&mut self, mut group: Vec<Intent>) {
+        if let Err(error) = self.probe().await {
+            return reject_all(group, &error);
+        }
+        for attempt in 1..=ATTEMPTS_MAX {
+            let base = self.log.snapshot();
+            let mut draft = Draft::new(&self.log, &self.env, base.clone());
+            let mut members = Vec::with_capacity(group.len());
+            for intent in group {
+                match draft.add(&intent.work).await {
+                    Ok(versions) => members.push((intent, versions)),
+                    Err(rejected) => answer(intent.reply, Err(rejected)),
+                }
+            }
+            if members.is_empty() {
+                return;
+            }
+            let (intents, versions): (Vec<_>, Vec<_>) = members.into_iter().unzip();
+            group = match self.land(base, draft.rows, intents, versions).await {
+                Progress::Done => return,
+                Progress::Again(left) if left.is_empty() => return,
+                Progress::Again(left) => left,
+            };
+            if let Err(error) = self.log.refresh().await {
+                return reject_all(group, &error.into());
+            }
+            let wait = self.env.randomness.below((1_u64 << attempt.min(10)).min(BACKOFF_MAX_MS));
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        for intent in group {
+            let error = Error::Contention { path: intent.work.path(), attempts: ATTEMPTS_MAX };
+            answer(intent.reply, Err(error.into()));
+        }
+    }
+
+    /// One try: part beside data, then the commit.
+    async fn land(
+        &self,
+        base: Snapshot,
+        rows: Vec<Row>,
+        mut group: Vec<Intent>,
+        versions: Vec<Vec<(Version, WriteTime)>>,
+    ) -> Progress {
+        let transaction = group.iter().find_map(|intent| intent.work.transaction());
+        let staged = match self.log.stage(&base, rows, transaction) {
+            Ok(staged) => staged,
+            Err(error) => {
+                reject_all(group, &error.into());
+                return Progress::Done;
+            }
+        };
+        let (part, failed) = tokio::join!(self.log.put_part(&staged), wait_for_puts(&mut group));
+        if let Err(error) = part {
+            reject_all(group, &error.into());
+            return Progress::Done;
+        }
+        if failed.iter().any(Option::is_some) {
+            // Without the failed members the rows are others, so the part is written anew.
+            return Progress::Again(without_failed(group, failed));
+        }
+        match self.log.publish(staged).await {
+            Ok(CommitOutcome::Committed(_)) => {
+                for (intent, versions) in group.into_iter().zip(versions) {
+                    answer(intent.reply, Ok(Landed { versions }));
+                }
+                Progress::Done
+            }
+            Ok(CommitOutcome::Conflict) => Progress::Again(group),
+            Err(error) => {
+                reject_all(group, &error.into());
+                Progress::Done
+            }
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(), Error> {
+        if !self.probed {
+            let prefix = Path::from(tidelog_oplog::LOG_DIRECTORY);
+            let randomness = self.env.randomness.as_ref();
+            probe::put_if_absent(self.store.as_ref(), &prefix, randomness).await?;
+            self.probed = true;
+        }
+        Ok(())
+    }
+}
+
+enum Progress {
+    Done,
+    Again(Vec<Intent>),
+}
+
+impl Work {
+    fn path(&self) -> TreePath {
+        match self {
+            Self::Append(appends) => {
+                appends.first().map_or_else(TreePath::root, |append| append.path.clone())
+            }
+            Self::Tree(
+                TreeChange::Create { path, .. }
+                | TreeChange::Rename { from: path, .. }
+                | TreeChange::Remove { path, .. },
+            ) => path.clone(),
+        }
+    }
+
+    fn transaction(&self) -> Option<TransactionId> {
+        match self {
+            Self::Append(appends) => Some(appends.first()?.versions.first()?.1),
+            Self::Tree(_) => None,
+        }
+    }
+}
+
+fn answer(
+    reply: oneshot::Sender<Result<Landed, Rejected>>,
+    with: Result<Landed, Rejected>,
+) {
+    // A caller that has gone away does not want the answer.
+    let _ = reply.send(with);
+}
+
+fn reject_all(group: Vec<Intent>, error: &Error) {
+    for intent in group {
+        answer(intent.reply, Err(error.clone().into()));
+    }
+}
+
+/// Waits until every data file of the group is durable; tells which members have one that is not.
+async fn wait_for_puts(group: &mut [Intent]) -> Vec<Option<Error>> {
+    let mut failed = Vec::with_capacity(group.len());
+    for intent in group {
+        let mut first = None;
+        if let Work::Append(appends) = &mut intent.work {
+            for put in appends.iter_mut().flat_map(|append| append.puts.drain(..)) {
+                let outcome = put.await.unwrap_or(Err(Error::Closed));
+                first = first.or(outcome.err());
+            }
+        }
+        failed.push(first);
+    }
+    failed
+}
+
+fn without_failed(group: Vec<Intent>, failed: Vec<Option<Error>>) -> Vec<Intent> {
+    let mut left = Vec::new();
+    for (intent, failed) in group.into_iter().zip(failed) {
+        match failed {
+            Some(error) => answer(intent.reply, Err(error.into())),
+            None => left.push(intent),
+        }
+    }
+    left
+}
+
+/// The rows of a commit while its members are added one after the other.
+struct Draft<'a> {
+    log: &'a Log,
+    env: &'a Env,
+    base: Snapshot,
+    tree: Tree,
+    last_write: WriteTime,
+    heads: HashMap<NodeId, Version>,
+    rows: Vec<Row>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(log: &'a Log, env: &'a Env, base: Snapshot) -> Self {
+        let (tree, last_write) = (base.tree().clone(), base.last_write());
+        Self { log, env, base, tree, last_write, heads: HashMap::new(), rows: Vec::new() }
+    }
+
+    /// Adds all rows of one member, or none.
+    async fn add(&mut self, work: &Work) -> Result<Vec<(Version, WriteTime)>, Rejected> {
+        let (rows, tree, last_write) = (self.rows.len(), self.tree.clone(), self.last_write);
+        let heads = self.heads.clone();
+        let added = match work {
+            Work::Append(appends) => self.add_appends(appends).await,
+            Work::Tree(change) => self.add_change(change).map(|()| Vec::new()),
+        };
+        if added.is_err() {
+            self.rows.truncate(rows);
+            (self.tree, self.last_write, self.heads) = (tree, last_write, heads);
+        }
+        added
+    }
+
+    fn now(&mut self) -> WriteTime {
+        self.last_write = self.env.clock.now().max(self.last_write.next());
+        self.last_write
+    }
+
+    async fn add_appends(
+        &mut self,
+        appends: &[SeriesAppend],
+    ) -> Result<Vec<(Version, WriteTime)>, Rejected> {
+        let mut versions = Vec::new();
+        for append in appends {
+            self.add_append(append, &mut versions).await?;
+        }
+        Ok(versions)
+    }
+
+    async fn add_append(
+        &mut self,
+        append: &SeriesAppend,
+        versions: &mut Vec<(Version, WriteTime)>,
+    ) -> Result<(), Rejected> {
+        self.settle_target(append)?;
+        let node = append.target.node;
+        let head = self.head(append).await?;
+        let base = head.next();
+        let mut version = head;
+        for (facts, transaction) in &append.versions {
+            version = version.next();
+            let timestamp = self.now();
+            versions.push((version, timestamp));
+            self.rows.push(Row::Version(VersionRow {
+                op: VersionOp::Append,
+                node,
+                path: append.path.clone(),
+                version,
+                timestamp,
+                rows: facts.rows,
+                range: Some(facts.range),
+                time_column: Arc::clone(&append.time_column),
+                transaction: *transaction,
+                commit: CommitVersion::default(),
+            }));
+        }
+        self.heads.insert(node, version);
+        let numbered = |relative: Version| Version::new(relative.number() + base.number());
+        for file in &append.files {
+            self.rows.push(Row::File(FileRow {
+                op: FileOp::Add,
+                timestamp: self.last_write,
+                min_version: numbered(file.min_version),
+                max_version: numbered(file.max_version),
+                version_base: base.number(),
+                ..file.clone()
+            }));
+        }
+        Ok(())
+    }
+
+    /// The newest version of the append's series, those of this draft included.
+    async fn head(&self, append: &SeriesAppend) -> Result<Version, Rejected> {
+        let node = append.target.node;
+        if let Some(head) = self.heads.get(&node) {
+            return Ok(*head);
+        }
+        if self.base.tree().node(node).is_none() {
+            return Ok(Version::NONE);
+        }
+        let series: Arc<SeriesState> = self.log.series(&self.base, node).await?;
+        Ok(series.head())
+    }
+
+    /// Checks that the path still names what the append was prepared for, and makes it so if the
+    /// append creates the series or gives it its schema.
+    fn settle_target(&mut self, append: &SeriesAppend) -> Result<(), Rejected> {
+        let found = self.tree.resolve(&append.path).cloned();
+        let node = append.target.node;
+        match (&append.target.state, found) {
+            (TargetState::Existing, Some(found)) if found.id == node => Ok(()),
+            (TargetState::WithoutSchema(schema, options), Some(found))
+                if found.id == node && found.schema.is_none() =>
+            {
+                self.push_tree(TreeOp::Set, node, EntryType::FileSeries, &append.path, |row| {
+                    row.schema = Some(Arc::clone(schema.columns()));
+                    row.options = Some(Arc::clone(options));
+                })
+            }
+            (TargetState::Absent(schema, options), None) => {
+                self.create_parents(&append.path)?;
+                self.push_tree(TreeOp::Create, node, EntryType::FileSeries, &append.path, |row| {
+                    row.schema = Some(Arc::clone(schema.columns()));
+                    row.options = Some(Arc::clone(options));
+                })
+            }
+            _ => Err(Rejected::Stale),
+        }
+    }
+
+    fn add_change(&mut self, change: &TreeChange) -> Result<(), Rejected> {
+        match change {
+            TreeChange::Create { path, entry, options } => {
+                if self.tree.resolve(path).is_some() {
+                    return Err(Error::AlreadyExists { path: path.clone() }.into());
+                }
+                self.create_parents(path)?;
+                let node = NodeId::random(self.env.randomness.as_ref());
+                self.push_tree(TreeOp::Create, node, *entry, path, |row| {
+                    row.options.clone_from(options);
+                })
+            }
+            TreeChange::Rename { from, to } => self.rename(from, to),
+            TreeChange::Remove { path, recursive } => self.remove(path, *recursive),
+        }
+    }
+
+    fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<(), Rejected> {
+        let refuse =
+            |reason| Error::Move { from: from.clone(), to: to.clone(), reason };
+        let node = self.tree.resolve(from).cloned();
+        let node = node.ok_or_else(|| Error::NotFound { path: from.clone(), at: None })?;
+        if from.is_root() {
+            return Err(refuse("the root does not move; name something below it").into());
+        }
+        if to.starts_with(from) {
+            return Err(refuse("it would lie inside itself; choose another place").into());
+        }
+        if self.tree.resolve(to).is_some() {
+            return Err(Error::AlreadyExists { path: to.clone() }.into());
+        }
+        self.create_parents(to)?;
+        self.push_tree(TreeOp::Rename, node.id, node.entry, to, |_| {})
+    }
+
+    fn remove(&mut self, path: &TreePath, recursive: bool) -> Result<(), Rejected> {
+        let node = self.tree.resolve(path).cloned();
+        let node = node.ok_or_else(|| Error::NotFound { path: path.clone(), at: None })?;
+        if path.is_root() {
+            let reason = "the root cannot be removed; name something below it".to_owned();
+            return Err(Error::Options { path: path.clone(), reason }.into());
+        }
+        if self.tree.has_children(node.id) && !recursive {
+            return Err(Error::NotEmpty { path: path.clone() }.into());
+        }
+        self.push_tree(TreeOp::Delete, node.id, node.entry, path, |_| {})
+    }
+
+    /// Makes the missing directories above `path`.
+    fn create_parents(&mut self, path: &TreePath) -> Result<(), Rejected> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let (through, deepest) = self.tree.deepest(&parent);
+        if deepest.entry != EntryType::Directory {
+            return Err(Error::ThroughEntry { path: path.clone(), through }.into());
+        }
+        let mut missing = Vec::new();
+        let mut at = parent;
+        while at != through {
+            missing.push(at.clone());
+            at = at.parent().unwrap_or_else(TreePath::root);
+        }
+        for directory in missing.into_iter().rev() {
+            let node = NodeId::random(self.env.randomness.as_ref());
+            self.push_tree(TreeOp::Create, node, EntryType::Directory, &directory, |_| {})?;
+        }
+        Ok(())
+    }
+
+    fn push_tree(
+        &mut self,
+        op: TreeOp,
+        node: NodeId,
+        entry: EntryType,
+        path: &TreePath,
+        fill: impl FnOnce(&mut TreeRow),
+    ) -> Result<(), Rejected> {
+        let mut row = TreeRow {
+            op,
+            node,
+            entry,
+            path: path.clone(),
+            timestamp: self.now(),
+            schema: None,
+            options: None,
+            commit: self.base.next_commit(),
+        };
+        fill(&mut row);
+        self.tree.apply(&row).map_err(|reason| Error::Options { path: path.clone(), reason })?;
+        self.rows.push(Row::Tree(row));
+        Ok(())
+    }
+}

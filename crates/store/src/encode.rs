@@ -1,0 +1,273 @@
+//! Prepared rows as an immutable Parquet file, with all that the log keeps of it.
+//!
+//! The encoding of each column is chosen from a sample of its values: few distinct values are kept
+//! as a dictionary, other integers and times as deltas, other floats as split byte streams.
+//!
+//! Parquet has no checksum of its own, so the log row carries one short hash per page, one of the
+//! tail (page index and footer) and one of the whole: a reader checks every byte it uses.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type,
+};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use parquet::schema::types::ColumnPath;
+use tidelog_core::{EventTime, TimeRange, TreePath};
+use tidelog_oplog::{ColumnStats, Hash128, StatValue};
+
+use crate::error::Error;
+use crate::pages::PageTable;
+use crate::prepare::PreparedRows;
+use crate::series_schema::{SeriesSchema, VERSION_COLUMN, time_values};
+
+const ZSTD_LEVEL: i32 = 3;
+const ROW_GROUP_ROWS: usize = 131_072;
+const PAGE_ROWS: usize = 16_384;
+/// Files of an append are cut, at a change of event time, at about this many rows.
+const FILE_ROWS_MAX: usize = 4 * 1024 * 1024;
+/// Text bounds longer than this are left out of the log.
+const TEXT_BOUND_BYTES_MAX: usize = 64;
+const SAMPLE_VALUES: usize = 1024;
+
+/// A data file in memory and what the log will say of it.
+#[derive(Debug)]
+pub(crate) struct EncodedFile {
+    pub(crate) bytes: Bytes,
+    pub(crate) metadata: Arc<ParquetMetaData>,
+    pub(crate) pages: Arc<PageTable>,
+    pub(crate) rows: u64,
+    pub(crate) row_groups: u32,
+    pub(crate) range: TimeRange,
+    pub(crate) hash: Hash128,
+    pub(crate) tail_length: u64,
+    pub(crate) tail_hash: Hash128,
+    pub(crate) page_hashes: Bytes,
+    pub(crate) column_stats: Bytes,
+    pub(crate) min_version: i64,
+    pub(crate) max_version: i64,
+    pub(crate) unique: bool,
+}
+
+/// Encodes prepared rows as one file, or several if there are very many.
+pub(crate) fn encode(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    prepared: &PreparedRows,
+) -> Result<Vec<EncodedFile>, Error> {
+    let times = prepared.times.values();
+    let mut files = Vec::new();
+    let mut start = 0;
+    while start < times.len() {
+        let mut end = times.len().min(start + FILE_ROWS_MAX);
+        // Rows of one event time stay together, so that ties are ordered inside one file.
+        while end < times.len() && times[end] == times[end - 1] {
+            end += 1;
+        }
+        let rows = prepared.batch.slice(start, end - start);
+        files.push(encode_file(path, schema, &rows, times[start], times[end - 1], prepared.unique)?);
+        start = end;
+    }
+    Ok(files)
+}
+
+fn encode_file(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    rows: &RecordBatch,
+    first: i64,
+    last: i64,
+    unique: bool,
+) -> Result<EncodedFile, Error> {
+    let fail = |reason: String| Error::Encode { path: path.clone(), reason };
+    let (bytes, metadata) = write(rows).map_err(|error| fail(error.to_string()))?;
+    let pages = PageTable::of_file(&metadata, &bytes)
+        .ok_or_else(|| fail("its page index is incomplete".to_owned()))?;
+    let tail = bytes.slice(pages.data_end()..);
+    let time = |value| {
+        EventTime::from_unit(value, schema.time_unit())
+            .ok_or_else(|| fail("an event time is out of range".to_owned()))
+    };
+    let numbers = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
+    let user_columns = &rows.columns()[..rows.num_columns() - 1];
+    let stats: Vec<ColumnStats> = user_columns.iter().map(column_stats).collect();
+    Ok(EncodedFile {
+        rows: rows.num_rows() as u64,
+        row_groups: u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX),
+        range: TimeRange::try_new(time(first)?, time(last)?).map_err(Error::Time)?,
+        hash: Hash128::of(&bytes),
+        tail_length: tail.len() as u64,
+        tail_hash: Hash128::of(&tail),
+        page_hashes: pages.encode_hashes(),
+        column_stats: ColumnStats::encode_all(&stats).into(),
+        min_version: arrow::compute::min(numbers).unwrap_or_default(),
+        max_version: arrow::compute::max(numbers).unwrap_or_default(),
+        unique,
+        pages: Arc::new(pages),
+        metadata: Arc::new(metadata),
+        bytes,
+    })
+}
+
+fn write(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData), parquet::errors::ParquetError> {
+    let schema = rows.schema();
+    let properties = properties(&schema, rows)?;
+    let estimate = rows.get_array_memory_size() / 2 + 16 * 1024;
+    let mut writer =
+        ArrowWriter::try_new(Vec::with_capacity(estimate), schema, Some(properties))?;
+    writer.write(rows)?;
+    let bytes = Bytes::from(writer.into_inner()?);
+    let mut reader =
+        ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    reader.try_parse(&bytes)?;
+    Ok((bytes, reader.finish()?))
+}
+
+fn properties(
+    schema: &SchemaRef,
+    rows: &RecordBatch,
+) -> Result<WriterProperties, parquet::errors::ParquetError> {
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_created_by(concat!("tidelog ", env!("CARGO_PKG_VERSION")).to_owned());
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        builder = choose_encoding(builder, field.name(), column);
+    }
+    Ok(builder.build())
+}
+
+fn choose_encoding(
+    builder: WriterPropertiesBuilder,
+    name: &str,
+    column: &ArrayRef,
+) -> WriterPropertiesBuilder {
+    let path = ColumnPath::from(name);
+    if name == VERSION_COLUMN {
+        return builder
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    let plain = match column.data_type() {
+        DataType::Float32 | DataType::Float64 => Encoding::BYTE_STREAM_SPLIT,
+        data_type if data_type.is_integer() || time_values(column).is_some() => {
+            Encoding::DELTA_BINARY_PACKED
+        }
+        _ => return builder,
+    };
+    if repeats(column) {
+        return builder;
+    }
+    builder
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, plain)
+}
+
+/// Whether a sample of the column has few distinct values, so that a dictionary pays.
+fn repeats(column: &ArrayRef) -> bool {
+    fn distinct<T: ArrowPrimitiveType>(column: &ArrayRef, bits: impl Fn(T::Native) -> u64) -> usize {
+        let values = column.as_primitive::<T>().values();
+        let step = (values.len() / SAMPLE_VALUES).max(1);
+        values.iter().step_by(step).map(|value| bits(*value)).collect::<HashSet<_>>().len()
+    }
+    let sampled = column.len().div_ceil((column.len() / SAMPLE_VALUES).max(1));
+    let distinct = match column.data_type() {
+        DataType::Float64 => distinct::<Float64Type>(column, f64::to_bits),
+        DataType::Float32 => distinct::<Float32Type>(column, |v| u64::from(v.to_bits())),
+        _ => match integers(column) {
+            Some(values) => distinct::<Int64Type>(&(Arc::new(values) as ArrayRef), i64::cast_unsigned),
+            None => return true,
+        },
+    };
+    distinct * 2 <= sampled
+}
+
+/// An integer, date or time column as 64-bit integers.
+fn integers(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
+    fn widen<T: ArrowPrimitiveType>(column: &ArrayRef) -> arrow::array::Int64Array
+    where
+        i64: From<T::Native>,
+    {
+        column.as_primitive::<T>().unary::<_, Int64Type>(i64::from)
+    }
+    match column.data_type() {
+        DataType::Int8 => Some(widen::<Int8Type>(column)),
+        DataType::Int16 => Some(widen::<Int16Type>(column)),
+        DataType::Int32 => Some(widen::<Int32Type>(column)),
+        DataType::UInt8 => Some(widen::<UInt8Type>(column)),
+        DataType::UInt16 => Some(widen::<UInt16Type>(column)),
+        DataType::UInt32 => Some(widen::<UInt32Type>(column)),
+        DataType::Date32 => Some(widen::<Date32Type>(column)),
+        DataType::Date64 => Some(widen::<Date64Type>(column)),
+        _ => time_values(column),
+    }
+}
+
+/// Null count and exact bounds of a column; no bounds where they could be doubted.
+fn column_stats(column: &ArrayRef) -> ColumnStats {
+    ColumnStats { nulls: column.logical_null_count() as u64, bounds: column_bounds(column) }
+}
+
+fn column_bounds(column: &ArrayRef) -> Option<(StatValue, StatValue)> {
+    if let Some(values) = integers(column) {
+        let (min, max) = (arrow::compute::min(&values)?, arrow::compute::max(&values)?);
+        return Some((StatValue::Int(min), StatValue::Int(max)));
+    }
+    match column.data_type() {
+        DataType::Boolean => {
+            let values = column.as_boolean();
+            let min = arrow::compute::min_boolean(values)?;
+            let max = arrow::compute::max_boolean(values)?;
+            Some((StatValue::Int(i64::from(min)), StatValue::Int(i64::from(max))))
+        }
+        DataType::Float64 => {
+            float_bounds(column.as_primitive::<Float64Type>().iter().flatten())
+        }
+        DataType::Float32 => {
+            float_bounds(column.as_primitive::<Float32Type>().iter().flatten().map(f64::from))
+        }
+        DataType::Utf8 => text_bounds(
+            arrow::compute::min_string(column.as_string::<i32>())?,
+            arrow::compute::max_string(column.as_string::<i32>())?,
+        ),
+        DataType::LargeUtf8 => text_bounds(
+            arrow::compute::min_string(column.as_string::<i64>())?,
+            arrow::compute::max_string(column.as_string::<i64>())?,
+        ),
+        DataType::Utf8View => text_bounds(
+            arrow::compute::min_string_view(column.as_string_view())?,
+            arrow::compute::max_string_view(column.as_string_view())?,
+        ),
+        _ => None,
+    }
+}
+
+/// Bounds in IEEE total order; none if there is a NaN, whose place engines disagree about.
+fn float_bounds(values: impl Iterator<Item = f64>) -> Option<(StatValue, StatValue)> {
+    let mut bounds: Option<(f64, f64)> = None;
+    for value in values {
+        if value.is_nan() {
+            return None;
+        }
+        let (min, max) = bounds.unwrap_or((value, value));
+        bounds = Some((
+            if value.total_cmp(&min).is_lt() { value } else { min },
+            if value.total_cmp(&max).is_gt() { value } else { max },
+        ));
+    }
+    bounds.map(|(min, max)| (StatValue::Float(min), StatValue::Float(max)))
+}
+
+fn text_bounds(min: &str, max: &str) -> Option<(StatValue, StatValue)> {
+    (min.len() <= TEXT_BOUND_BYTES_MAX && max.len() <= TEXT_BOUND_BYTES_MAX)
+        .then(|| (StatValue::Text(min.into()), StatValue::Text(max.into())))
+}

@@ -1,0 +1,218 @@
+//! What can go wrong when a store is written or read.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tidelog_core::{ErrorKind, PathError, TimeError, TreePath, Version};
+use tidelog_storage::{kind_of, object_store};
+
+/// An error of the engine. Unless it says otherwise, nothing was stored.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A text is not a path or a pattern.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A text is not a time, a range or a version.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+    /// Nothing is at the path.
+    #[error("there is nothing at {path}{}; see what is there with `ls`", at_words(at))]
+    NotFound {
+        /// The path.
+        path: TreePath,
+        /// The point in history that was asked for, if not the head.
+        at: Option<String>,
+    },
+    /// What is at the path is of another kind.
+    #[error("{path} is not a {expected}; name a {expected}")]
+    WrongEntry {
+        /// The path.
+        path: TreePath,
+        /// What was needed.
+        expected: &'static str,
+    },
+    /// The path leads through something that is not a directory.
+    #[error("{path} lies below {through}, which is not a directory; choose another path")]
+    ThroughEntry {
+        /// The path.
+        path: TreePath,
+        /// What is in the way.
+        through: TreePath,
+    },
+    /// The path is taken.
+    #[error("{path} exists already; choose another path, or remove it first")]
+    AlreadyExists {
+        /// The path.
+        path: TreePath,
+    },
+    /// A directory that is to be removed holds something.
+    #[error("{path} is a directory that is not empty; remove it with all below it (`rm -r`)")]
+    NotEmpty {
+        /// The directory.
+        path: TreePath,
+    },
+    /// A move that cannot be made.
+    #[error("{from} cannot be moved to {to}: {reason}")]
+    Move {
+        /// What was to move.
+        from: TreePath,
+        /// Where to.
+        to: TreePath,
+        /// Why not, and what can be done.
+        reason: &'static str,
+    },
+    /// No column can serve as the time column.
+    #[error(
+        "no time column for {path}: {reason}; name one (`--time-column`) of the columns {columns}"
+    )]
+    NoTimeColumn {
+        /// The series.
+        path: TreePath,
+        /// Why none was found.
+        reason: String,
+        /// The columns there are, with their types.
+        columns: String,
+    },
+    /// A column that may not be, or must be and is not.
+    #[error("column {column:?} for {path}: {reason}")]
+    Column {
+        /// The series.
+        path: TreePath,
+        /// The column.
+        column: String,
+        /// What is wrong, what was expected and what to do.
+        reason: String,
+    },
+    /// A value that cannot be stored.
+    #[error("row {row} of column {column:?} for {path}: {reason}")]
+    Value {
+        /// The series.
+        path: TreePath,
+        /// The column.
+        column: String,
+        /// The row in the batch, counted from 0.
+        row: usize,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Options that contradict the series or one another.
+    #[error("options of {path}: {reason}")]
+    Options {
+        /// The series.
+        path: TreePath,
+        /// The contradiction and what to do.
+        reason: String,
+    },
+    /// A point in history that cannot be read.
+    #[error("{path} cannot be read as of {asked}: {readable}")]
+    AsOf {
+        /// The series or glob.
+        path: String,
+        /// What was asked for.
+        asked: String,
+        /// What can be read instead.
+        readable: String,
+    },
+    /// A series without a schema has nothing to read.
+    #[error("{path} has no version yet, so it has no columns; append to it first")]
+    NoSchema {
+        /// The series.
+        path: TreePath,
+    },
+    /// A data file is not what was written.
+    #[error(
+        "data file {object:?} of {path} ({versions}) is damaged: {reason}; restore it from a backup"
+    )]
+    DamagedFile {
+        /// The object.
+        object: String,
+        /// The series.
+        path: TreePath,
+        /// The versions that have rows in it.
+        versions: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Rows that cannot be written as Parquet.
+    #[error("rows for {path} cannot be written as Parquet: {reason}; change the column's type")]
+    Encode {
+        /// The series.
+        path: TreePath,
+        /// What the writer said.
+        reason: String,
+    },
+    /// Other writers were faster too often.
+    #[error(
+        "{attempts} tries to commit to {path} were overtaken by other writers; call again later"
+    )]
+    Contention {
+        /// The path.
+        path: TreePath,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The object store failed.
+    #[error("the object store failed while {action} {object:?}")]
+    Store {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        object: String,
+        /// Its error.
+        source: Arc<object_store::Error>,
+    },
+    /// The operation log failed.
+    #[error(transparent)]
+    Log(Arc<tidelog_oplog::Error>),
+    /// The place cannot hold a store.
+    #[error(transparent)]
+    Storage(Arc<tidelog_storage::Error>),
+    /// The handle's background task is gone, as when its runtime was shut down.
+    #[error("the store's writer has stopped with its runtime; open the store again")]
+    Closed,
+}
+
+impl Error {
+    /// What the caller can do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Self::AsOf { .. } => ErrorKind::NotFound,
+            Self::DamagedFile { .. } => ErrorKind::Corruption,
+            Self::Contention { .. } => ErrorKind::Conflict,
+            Self::Store { source, .. } => kind_of(source),
+            Self::Log(error) => error.kind(),
+            Self::Storage(error) => error.kind(),
+            Self::Closed => ErrorKind::Unavailable,
+            _ => ErrorKind::InvalidInput,
+        }
+    }
+
+    pub(crate) fn store(action: &'static str, object: &str, source: object_store::Error) -> Self {
+        Self::Store { action, object: object.to_owned(), source: Arc::new(source) }
+    }
+}
+
+impl From<tidelog_oplog::Error> for Error {
+    fn from(error: tidelog_oplog::Error) -> Self {
+        Self::Log(Arc::new(error))
+    }
+}
+
+impl From<tidelog_storage::Error> for Error {
+    fn from(error: tidelog_storage::Error) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+fn at_words(at: &Option<String>) -> String {
+    at.as_ref().map(|at| format!(" as of {at}")).unwrap_or_default()
+}
+
+/// `v3`, or `v3…v7`.
+pub(crate) fn version_words(min: Version, max: Version) -> String {
+    if min == max { min.to_string() } else { format!("{min}…{max}") }
+}

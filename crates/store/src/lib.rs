@@ -1,0 +1,41 @@
+//! The engine of a store: appends become versions, versions become files, and a read gets one
+//! immutable view of them.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`engine`] | [`Engine`]: an open store, changes of its tree |
+//! | [`append`] | batches become versions |
+//! | `commit` | the writer task: numbering, grouping, conflicts |
+//! | [`series_schema`] | which column is time, which are keys |
+//! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
+//! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
+//! | [`view`] | [`SeriesView`]: one series as of one point in history |
+//!
+//! Invariants:
+//! 1. An append is stored whole or not at all; its error says which.
+//! 2. Versions of a series are dense, in the order of commits.
+//! 3. A data file is durable before a commit names it.
+//! 4. A view never changes, whatever is committed meanwhile.
+//! 5. No byte of a data file is decoded that does not match its hash in the log.
+//!
+//! What is *not* here: plans, SQL and merging for reads (the query crate).
+
+pub mod append;
+pub mod engine;
+pub mod error;
+pub mod file_reader;
+pub mod pages;
+pub mod series_schema;
+pub mod view;
+
+mod commit;
+mod conform;
+mod encode;
+mod prepare;
+
+pub use append::{Append, AppendResults};
+pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, schema_of};
+pub use error::Error;
+pub use file_reader::{FileReader, FileReaders};
+pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
+pub use view::SeriesView;

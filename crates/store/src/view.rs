@@ -1,0 +1,200 @@
+//! What a read sees: one series at one point in history, immutable.
+
+use std::sync::Arc;
+
+use tidelog_core::{AsOf, PathPattern, TimeRange, TreePath, Version, WriteTime};
+use tidelog_oplog::{EntryType, FileRow, Node, SeriesState, Snapshot, Tree, VersionRow};
+
+use crate::engine::{Engine, schema_of};
+use crate::error::Error;
+use crate::series_schema::SeriesSchema;
+
+/// One series as of one point in history. Cheap to clone; never changes.
+#[derive(Debug, Clone)]
+pub struct SeriesView {
+    path: TreePath,
+    schema: SeriesSchema,
+    series: Arc<SeriesState>,
+    version: Version,
+    provisional: bool,
+}
+
+impl SeriesView {
+    /// The path by which the series was found.
+    #[must_use]
+    pub fn path(&self) -> &TreePath {
+        &self.path
+    }
+
+    /// Its columns.
+    #[must_use]
+    pub fn schema(&self) -> &SeriesSchema {
+        &self.schema
+    }
+
+    /// The newest version that is visible.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether a version that is still to be committed could change the answer, because the read is
+    /// as of a time later than any commit.
+    #[must_use]
+    pub fn is_provisional(&self) -> bool {
+        self.provisional
+    }
+
+    /// All that the log knows of the series.
+    #[must_use]
+    pub fn series(&self) -> &SeriesState {
+        &self.series
+    }
+
+    /// The visible versions that touch `range`.
+    pub fn versions(&self, range: TimeRange) -> impl Iterator<Item = &Arc<VersionRow>> {
+        self.series.versions().overlapping(range).filter(|row| row.version <= self.version)
+    }
+
+    /// The files that touch `range` and hold rows of visible versions.
+    pub fn files(&self, range: TimeRange) -> impl Iterator<Item = &Arc<FileRow>> {
+        self.series.files_overlapping(range).filter(|file| file.min_version <= self.version)
+    }
+
+    /// Whether `file` also holds rows of versions that are not visible.
+    #[must_use]
+    pub fn is_partly_visible(&self, file: &FileRow) -> bool {
+        file.max_version > self.version
+    }
+
+    /// How many versions are visible.
+    #[must_use]
+    pub fn version_count(&self) -> u64 {
+        u64::try_from(self.version.number()).unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// The series at `path` as of a point in history.
+    ///
+    /// # Errors
+    /// If there is no such series, it has no columns yet, or the point cannot be read.
+    pub async fn series(&self, path: &TreePath, as_of: &AsOf) -> Result<SeriesView, Error> {
+        let snapshot = self.head().await?;
+        match as_of {
+            AsOf::Head => {
+                let node = series_node(snapshot.tree(), path, None)?;
+                self.view(&snapshot, path.clone(), &node, None).await
+            }
+            AsOf::Version(version) => {
+                let node = series_node(snapshot.tree(), path, None)?;
+                let mut view = self.view(&snapshot, path.clone(), &node, None).await?;
+                check_version(path, *version, view.version)?;
+                view.version = *version;
+                Ok(view)
+            }
+            AsOf::Time(time) => {
+                let tree = tree_at(&snapshot, path.as_str(), *time)?;
+                let node = series_node(&tree, path, Some(*time))?;
+                self.view(&snapshot, path.clone(), &node, Some(*time)).await
+            }
+            other => Err(no_snapshot(path.as_str(), other)),
+        }
+    }
+
+    /// The series that match `pattern` as of a point in history, in order of their paths. Series
+    /// without a version then are left out.
+    ///
+    /// # Errors
+    /// If nothing matches, or the point cannot be read: a version has no meaning over several
+    /// series.
+    pub async fn series_matching(
+        &self,
+        pattern: &PathPattern,
+        as_of: &AsOf,
+    ) -> Result<Vec<SeriesView>, Error> {
+        if let Some(path) = pattern.as_path() {
+            return Ok(vec![self.series(&path, as_of).await?]);
+        }
+        let snapshot = self.head().await?;
+        let (tree, time) = match as_of {
+            AsOf::Head => (snapshot.tree().clone(), None),
+            AsOf::Time(time) => (tree_at(&snapshot, pattern.as_str(), *time)?, Some(*time)),
+            AsOf::Version(_) => {
+                return Err(Error::AsOf {
+                    path: pattern.to_string(),
+                    asked: as_of.to_string(),
+                    readable: "versions are counted within one series; name a time".to_owned(),
+                });
+            }
+            other => return Err(no_snapshot(pattern.as_str(), other)),
+        };
+        let mut views = Vec::new();
+        for (path, node) in tree.matching(pattern) {
+            if node.entry == EntryType::FileSeries && node.schema.is_some() {
+                views.push(self.view(&snapshot, path, &node, time).await?);
+            }
+        }
+        Ok(views)
+    }
+
+    async fn view(
+        &self,
+        snapshot: &Snapshot,
+        path: TreePath,
+        node: &Node,
+        time: Option<WriteTime>,
+    ) -> Result<SeriesView, Error> {
+        let series = self.log().series(snapshot, node.id).await?;
+        let Some(schema) = schema_of(&path, node)? else { return Err(Error::NoSchema { path }) };
+        let version = time.map_or_else(|| series.head(), |time| series.version_at(time));
+        let provisional = time.is_some_and(|time| time > snapshot.complete_through());
+        Ok(SeriesView { path, schema, series, version, provisional })
+    }
+}
+
+fn series_node(
+    tree: &Tree,
+    path: &TreePath,
+    at: Option<WriteTime>,
+) -> Result<Arc<Node>, Error> {
+    let node = tree.resolve(path).cloned().ok_or_else(|| Error::NotFound {
+        path: path.clone(),
+        at: at.map(|at| at.to_string()),
+    })?;
+    if node.entry == EntryType::FileSeries {
+        return Ok(node);
+    }
+    Err(Error::WrongEntry { path: path.clone(), expected: "series" })
+}
+
+fn tree_at(snapshot: &Snapshot, path: &str, time: WriteTime) -> Result<Tree, Error> {
+    match snapshot.tree_history().next() {
+        Some(first) if time < first.timestamp => Err(Error::AsOf {
+            path: path.to_owned(),
+            asked: time.to_string(),
+            readable: format!("the store's history begins at {}; name a later time", first.timestamp),
+        }),
+        _ => Ok(snapshot.tree_at(time)?),
+    }
+}
+
+fn check_version(path: &TreePath, asked: Version, head: Version) -> Result<(), Error> {
+    if asked >= Version::FIRST && asked <= head {
+        return Ok(());
+    }
+    Err(Error::AsOf {
+        path: path.to_string(),
+        asked: asked.to_string(),
+        readable: format!("it has the versions {} to {head}; name one of them", Version::FIRST),
+    })
+}
+
+fn no_snapshot(path: &str, as_of: &AsOf) -> Error {
+    Error::AsOf {
+        path: path.to_owned(),
+        asked: format!("{as_of:?}"),
+        readable: "there is no snapshot of that name; name a version (v3) or a time (2024-01-31)"
+            .to_owned(),
+    }
+}
