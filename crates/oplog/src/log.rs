@@ -13,8 +13,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tidelog_core::{CommitVersion, Env, NodeId, TransactionId};
 use tidelog_storage::error::io_cause;
 use tidelog_storage::object_store::path::Path;
@@ -213,11 +214,27 @@ impl Log {
         Ok(series)
     }
 
-    /// The objects that hold the log's rows in `snapshot`, relative to the store's root, with
-    /// their sizes in bytes.
-    #[must_use]
-    pub fn part_objects(&self, snapshot: &Snapshot) -> Vec<(Path, u64)> {
-        snapshot.parts().map(|part| (self.part_path(part), part.size)).collect()
+    /// All rows of the log in `snapshot` as batches of its schema, oldest first, read as they are
+    /// taken. With a `path`, parts that name no such path are skipped.
+    pub fn batches(
+        &self,
+        snapshot: &Snapshot,
+        path: Option<&str>,
+    ) -> impl Stream<Item = Result<RecordBatch, Error>> + Send + use<> {
+        let wanted = |part: &&Arc<Part>| path.is_none_or(|path| part.may_name(path));
+        let parts: Vec<Arc<Part>> = snapshot.parts().filter(wanted).cloned().collect();
+        let log = self.clone();
+        stream::iter(parts)
+            .map(move |part| {
+                let log = log.clone();
+                async move {
+                    let (path, bytes) = log.read_part_bytes(&part).await?;
+                    codec::batches(path.as_ref(), bytes)
+                }
+            })
+            .buffered(FETCH_CONCURRENCY)
+            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+            .try_flatten()
     }
 
     /// Encodes `rows` as the commit that follows `base`.
@@ -340,14 +357,20 @@ impl Log {
     }
 
     async fn read_part(&self, part: Part) -> Result<Vec<Row>, Error> {
-        let path = self.part_path(&part);
+        let (path, bytes) = self.read_part_bytes(&part).await?;
+        codec::from_parquet(path.as_ref(), bytes)
+    }
+
+    /// The bytes of a part, checked against the hash in its commit.
+    async fn read_part_bytes(&self, part: &Part) -> Result<(Path, Bytes), Error> {
+        let path = self.part_path(part);
         let Some(bytes) = self.read_object(&path).await? else {
             return Err(Error::part(path.as_ref(), "it is missing"));
         };
         if bytes.len() as u64 != part.size || Hash128::of(&bytes) != part.hash {
             return Err(Error::part(path.as_ref(), "its bytes do not match the hash in its commit"));
         }
-        codec::from_parquet(path.as_ref(), bytes)
+        Ok((path, bytes))
     }
 
     async fn read_object(&self, path: &Path) -> Result<Option<Bytes>, Error> {

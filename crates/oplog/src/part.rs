@@ -27,6 +27,7 @@ pub(crate) struct Part {
     /// Whether there are tree or store rows, which every reader needs.
     pub(crate) shared: bool,
     nodes: Option<(String, String)>,
+    paths: Option<(String, String)>,
 }
 
 impl Part {
@@ -36,6 +37,11 @@ impl Part {
         self.nodes.as_ref().is_none_or(|(min, max)| *min <= node && node <= *max)
     }
 
+    /// Whether rows with this path may be here.
+    pub(crate) fn may_name(&self, path: &str) -> bool {
+        self.paths.as_ref().is_none_or(|(min, max)| min.as_str() <= path && path <= max.as_str())
+    }
+
     /// Reads an `add` action.
     pub(crate) fn from_add(add: &Add) -> Result<Self, String> {
         let tag = |name: &str| add.tags.as_ref()?.get(name)?.as_deref();
@@ -43,14 +49,17 @@ impl Part {
         let families = tag(TAG_FAMILIES).ok_or("an add does not tell its kinds of rows")?;
         let stats: Value = serde_json::from_str(add.stats.as_deref().unwrap_or("null"))
             .map_err(|error| format!("statistics are no JSON: {error}"))?;
-        let bound = |which: &str| Some(stats[which][column::NODE_ID].as_str()?.to_owned());
+        let bound =
+            |which: &str, column: &str| Some(stats[which][column].as_str()?.to_owned());
+        let range = |column| bound("minValues", column).zip(bound("maxValues", column));
         Ok(Self {
             object: add.path.clone(),
             size: u64::try_from(add.size).map_err(|_| "an add has a negative size")?,
             rows: stats["numRecords"].as_u64().ok_or("an add has no row count")?,
             hash: hash.parse().map_err(|_| format!("{hash:?} is no hash"))?,
             shared: families.split(',').any(|family| family == "tree" || family == "store"),
-            nodes: bound("minValues").zip(bound("maxValues")),
+            nodes: range(column::NODE_ID),
+            paths: range(column::PATH),
         })
     }
 }

@@ -143,7 +143,7 @@ impl Tree {
         let start = literal.rfind('/').map_or("/", |end| &literal[..end.max(1)]);
         let start = TreePath::parse(start).unwrap_or_else(|_| TreePath::root());
         let mut found = self.walk(&start);
-        found.retain(|(path, _)| pattern.matches(path));
+        found.retain(|(path, _)| !path.is_root() && pattern.matches(path));
         found
     }
 

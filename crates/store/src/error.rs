@@ -24,6 +24,12 @@ pub enum Error {
         /// The point in history that was asked for, if not the head.
         at: Option<String>,
     },
+    /// No series with rows matches a glob.
+    #[error("no series with a version matches {pattern}; see what is there with `ls`")]
+    NoMatch {
+        /// The glob.
+        pattern: String,
+    },
     /// What is at the path is of another kind.
     #[error("{path} is not a {expected}; name a {expected}")]
     WrongEntry {
@@ -178,7 +184,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoMatch { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::AsOf { .. } => ErrorKind::NotFound,
             Self::DamagedFile { .. } => ErrorKind::Corruption,

@@ -81,22 +81,35 @@ impl Engine {
     /// If there is no such series, it has no columns yet, or the point cannot be read.
     pub async fn series(&self, path: &TreePath, as_of: &AsOf) -> Result<SeriesView, Error> {
         let snapshot = self.head().await?;
+        self.series_in(&snapshot, path, as_of).await
+    }
+
+    /// The series at `path` as of a point in history, seen from `snapshot`.
+    ///
+    /// # Errors
+    /// As [`Engine::series`].
+    pub async fn series_in(
+        &self,
+        snapshot: &Snapshot,
+        path: &TreePath,
+        as_of: &AsOf,
+    ) -> Result<SeriesView, Error> {
         match as_of {
             AsOf::Head => {
                 let node = series_node(snapshot.tree(), path, None)?;
-                self.view(&snapshot, path.clone(), &node, None).await
+                self.view(snapshot, path.clone(), &node, None).await
             }
             AsOf::Version(version) => {
                 let node = series_node(snapshot.tree(), path, None)?;
-                let mut view = self.view(&snapshot, path.clone(), &node, None).await?;
+                let mut view = self.view(snapshot, path.clone(), &node, None).await?;
                 check_version(path, *version, view.version)?;
                 view.version = *version;
                 Ok(view)
             }
             AsOf::Time(time) => {
-                let tree = tree_at(&snapshot, path.as_str(), *time)?;
+                let tree = tree_at(snapshot, path.as_str(), *time)?;
                 let node = series_node(&tree, path, Some(*time))?;
-                self.view(&snapshot, path.clone(), &node, Some(*time)).await
+                self.view(snapshot, path.clone(), &node, Some(*time)).await
             }
             other => Err(no_snapshot(path.as_str(), other)),
         }
@@ -110,16 +123,16 @@ impl Engine {
     /// series.
     pub async fn series_matching(
         &self,
+        snapshot: &Snapshot,
         pattern: &PathPattern,
         as_of: &AsOf,
     ) -> Result<Vec<SeriesView>, Error> {
         if let Some(path) = pattern.as_path() {
-            return Ok(vec![self.series(&path, as_of).await?]);
+            return Ok(vec![self.series_in(snapshot, &path, as_of).await?]);
         }
-        let snapshot = self.head().await?;
         let (tree, time) = match as_of {
             AsOf::Head => (snapshot.tree().clone(), None),
-            AsOf::Time(time) => (tree_at(&snapshot, pattern.as_str(), *time)?, Some(*time)),
+            AsOf::Time(time) => (tree_at(snapshot, pattern.as_str(), *time)?, Some(*time)),
             AsOf::Version(_) => {
                 return Err(Error::AsOf {
                     path: pattern.to_string(),
@@ -132,8 +145,11 @@ impl Engine {
         let mut views = Vec::new();
         for (path, node) in tree.matching(pattern) {
             if node.entry == EntryType::FileSeries && node.schema.is_some() {
-                views.push(self.view(&snapshot, path, &node, time).await?);
+                views.push(self.view(snapshot, path, &node, time).await?);
             }
+        }
+        if views.is_empty() {
+            return Err(Error::NoMatch { pattern: pattern.to_string() });
         }
         Ok(views)
     }

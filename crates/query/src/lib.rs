@@ -1,0 +1,47 @@
+//! Queries over series.
+//!
+//! ```text
+//! SQL ─ limits ─ policy ─ resolve paths ─┐
+//!                                        ▼
+//! read options ───────────────▶ SeriesTable: prune by the log
+//!                                        ▼
+//!                     SeriesSource: files in parallel, or chained and merged in order
+//!                                        ▼
+//!                     Parquet: row groups, pages, rows
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`session`] | [`Queries`]: SQL over a store, plans and their execution |
+//! | [`table`] | [`SeriesTable`]: one or more series as a table provider |
+//! | `scan` | the data source underneath: layout, order, merge, statistics |
+//! | `time_filter` | ranges of event time out of filter expressions |
+//! | `rules` | physical rules: one ordered chain, aggregates answered from the log |
+//! | `catalog`, `functions`, `log_tables` | names in SQL |
+//! | [`limits`], [`policy`] | what a statement may be and do |
+//! | [`read`] | reads by options, for the Rust API and the command line |
+//!
+//! This crate owns `datafusion`.
+
+pub mod error;
+pub mod limits;
+pub mod policy;
+pub mod read;
+pub mod session;
+pub mod table;
+
+mod catalog;
+mod functions;
+mod insert;
+mod log_tables;
+mod rules;
+mod scan;
+mod time_filter;
+
+pub use datafusion;
+
+pub use error::Error;
+pub use policy::SqlPolicy;
+pub use read::{ReadOptions, ReadPlan};
+pub use session::{Queries, QueryOptions};
+pub use table::SeriesTable;

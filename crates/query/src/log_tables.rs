@@ -1,0 +1,232 @@
+//! The operation log as the SQL tables `tidelog.tree`, `tidelog.versions` and `tidelog.files`.
+//!
+//! Rows are read part by part, each checked against its hash, as the query takes them. A filter on
+//! the path skips parts by the statistics in their commits.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampNanosecondArray,
+};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::compute::kernels::cmp::eq;
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::TableType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::scalar::ScalarValue;
+use futures::TryStreamExt;
+use tidelog_oplog::{Log, Snapshot};
+
+use crate::error::Error;
+
+/// The names of the tables.
+pub(crate) const NAMES: [&str; 3] = ["tree", "versions", "files"];
+
+const TREE: [&str; 7] =
+    ["commit_version", "timestamp", "op", "entry_type", "node_id", "path", "options"];
+const VERSIONS: [&str; 11] = [
+    "commit_version",
+    "timestamp",
+    "op",
+    "node_id",
+    "path",
+    "version",
+    "rows",
+    "min_event_time",
+    "max_event_time",
+    "event_time_column",
+    "transaction_id",
+];
+const FILES: [&str; 18] = [
+    "commit_version",
+    "timestamp",
+    "op",
+    "node_id",
+    "path",
+    "file_id",
+    "location",
+    "size",
+    "rows",
+    "row_groups",
+    "min_event_time",
+    "max_event_time",
+    "min_version",
+    "max_version",
+    "version_base",
+    "file_order",
+    "unique_rows",
+    "hash",
+];
+
+/// The table `name` of the log as it stands in `snapshot`.
+pub(crate) fn table(
+    name: &str,
+    log: Log,
+    snapshot: Snapshot,
+) -> Result<Option<Arc<dyn TableProvider>>> {
+    let (kind, columns): (&'static str, &'static [&'static str]) = match name {
+        "tree" => ("tree", &TREE),
+        "versions" => ("version", &VERSIONS),
+        "files" => ("file", &FILES),
+        _ => return Ok(None),
+    };
+    let log_schema = tidelog_oplog::log_schema();
+    let fields = columns
+        .iter()
+        .map(|name| Ok(shown(log_schema.field_with_name(name)?)))
+        .collect::<Result<Vec<Field>>>()?;
+    let schema = Arc::new(Schema::new(fields));
+    Ok(Some(Arc::new(LogTable { log, snapshot, kind, columns, schema })))
+}
+
+/// Event times are nanoseconds in the log and timestamps in SQL.
+fn shown(field: &Field) -> Field {
+    if is_event_time(field.name()) {
+        let timestamp = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+        return Field::new(field.name(), timestamp, true);
+    }
+    field.clone()
+}
+
+fn is_event_time(name: &str) -> bool {
+    name == "min_event_time" || name == "max_event_time"
+}
+
+#[derive(Debug)]
+struct LogTable {
+    log: Log,
+    snapshot: Snapshot,
+    kind: &'static str,
+    columns: &'static [&'static str],
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for LogTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = LogRows {
+            log: self.log.clone(),
+            snapshot: self.snapshot.clone(),
+            kind: self.kind,
+            columns: self.columns,
+            schema: Arc::clone(&self.schema),
+            path: filters.iter().find_map(path_literal),
+        };
+        Ok(Arc::new(StreamingTableExec::try_new(
+            Arc::clone(&self.schema),
+            vec![Arc::new(rows)],
+            projection,
+            None,
+            false,
+            limit.filter(|_| filters.is_empty()),
+        )?))
+    }
+}
+
+/// The value of a filter `path = '…'`.
+fn path_literal(filter: &Expr) -> Option<String> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else {
+        return None;
+    };
+    let (column, value) = match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _))
+        | (Expr::Literal(value, _), Expr::Column(column)) => (column, value),
+        _ => return None,
+    };
+    match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text))
+            if column.name == "path" =>
+        {
+            Some(text.clone())
+        }
+        _ => None,
+    }
+}
+
+/// The rows of one kind, part by part.
+#[derive(Debug)]
+struct LogRows {
+    log: Log,
+    snapshot: Snapshot,
+    kind: &'static str,
+    columns: &'static [&'static str],
+    schema: SchemaRef,
+    path: Option<String>,
+}
+
+impl PartitionStream for LogRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (kind, columns, schema) = (self.kind, self.columns, Arc::clone(&self.schema));
+        let batches = self.log.batches(&self.snapshot, self.path.as_deref());
+        let rows = batches.map_err(log_error).and_then(move |batch| {
+            let shown = show(&batch, kind, columns, &schema);
+            async move { shown }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
+}
+
+fn log_error(error: tidelog_oplog::Error) -> DataFusionError {
+    Error::Store(error.into()).into()
+}
+
+/// The rows of `kind` with the shown columns.
+fn show(
+    batch: &RecordBatch,
+    kind: &'static str,
+    columns: &[&str],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let column = |name: &str| {
+        batch.column_by_name(name).cloned().ok_or_else(|| {
+            DataFusionError::Internal(format!("the log has no column {name}"))
+        })
+    };
+    let wanted = eq(&column("kind")?, &StringArray::new_scalar(kind))?;
+    let arrays = columns
+        .iter()
+        .map(|name| {
+            let array = column(name)?;
+            if !is_event_time(name) {
+                return Ok(array);
+            }
+            let nanos = array.as_primitive::<Int64Type>();
+            let times = TimestampNanosecondArray::new(nanos.values().clone(), nanos.nulls().cloned());
+            Ok(Arc::new(times.with_timezone("UTC")) as ArrayRef)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let shown = RecordBatch::try_new(Arc::clone(schema), arrays)?;
+    Ok(filter_record_batch(&shown, &wanted)?)
+}

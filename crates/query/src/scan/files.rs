@@ -1,0 +1,148 @@
+//! A data file of the log as DataFusion's file, with exact statistics.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit as ArrowUnit};
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::scalar::ScalarValue;
+use tidelog_core::TimeRange;
+use tidelog_oplog::{ColumnStats, FileRow, StatValue};
+use tidelog_storage::object_store::ObjectMeta;
+use tidelog_storage::object_store::path::Path;
+use tidelog_store::SeriesView;
+
+/// A file that a scan reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ScanFile {
+    pub(crate) row: Arc<FileRow>,
+    pub(crate) file: PartitionedFile,
+    /// Whether no two rows of the file share key and event time.
+    pub(crate) clean: bool,
+    /// Whether it also holds rows of versions that are not to be seen.
+    pub(crate) partly_visible: bool,
+}
+
+impl ScanFile {
+    pub(crate) fn range(&self) -> TimeRange {
+        self.row.range
+    }
+}
+
+/// The file of `row` for a table whose stored columns are `columns`.
+pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema) -> ScanFile {
+    let partition_values = vec![
+        ScalarValue::Int64(Some(row.version_base)),
+        ScalarValue::Utf8View(Some(view.path().to_string())),
+        ScalarValue::Int64(Some(view.version().number())),
+    ];
+    let meta = ObjectMeta {
+        location: Path::from(row.location.as_ref()),
+        last_modified: Default::default(),
+        size: row.size,
+        e_tag: None,
+        version: None,
+    };
+    let file = PartitionedFile::new_from_meta(meta)
+        .with_partition_values(partition_values)
+        .with_statistics(Arc::new(statistics(view, row, columns)))
+        .with_extension(Arc::clone(row));
+    let partly_visible = view.is_partly_visible(row);
+    ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible }
+}
+
+/// Statistics of the stored columns, from the log row alone.
+fn statistics(view: &SeriesView, row: &FileRow, columns: &Schema) -> Statistics {
+    let own = view.schema().columns();
+    let stats = ColumnStats::decode_all(&row.column_stats).unwrap_or_default();
+    let column_statistics = columns
+        .fields()
+        .iter()
+        .map(|field| match own.index_of(field.name()) {
+            Ok(index) if index == view.schema().time_index() => {
+                time_statistics(view, row, field.data_type())
+            }
+            Ok(index) => stats
+                .get(index)
+                .map(|stats| column_statistics(stats, own.field(index).data_type(), field.data_type()))
+                .unwrap_or_default(),
+            Err(_) => ColumnStatistics::new_unknown(),
+        })
+        .collect();
+    Statistics {
+        num_rows: Precision::Exact(usize::try_from(row.rows).unwrap_or(usize::MAX)),
+        total_byte_size: Precision::Absent,
+        column_statistics,
+    }
+}
+
+fn time_statistics(view: &SeriesView, row: &FileRow, data_type: &DataType) -> ColumnStatistics {
+    let unit = view.schema().time_unit();
+    let own = view.schema().columns().field(view.schema().time_index()).data_type();
+    let value = |units: i64| scalar(&StatValue::Int(units), own).and_then(|v| widen(v, data_type));
+    let bound = |units: i64| value(units).map_or(Precision::Absent, Precision::Exact);
+    ColumnStatistics {
+        null_count: Precision::Exact(0),
+        min_value: bound(row.range.start().floor_to(unit)),
+        max_value: bound(row.range.end().floor_to(unit)),
+        ..ColumnStatistics::new_unknown()
+    }
+}
+
+fn column_statistics(stats: &ColumnStats, own: &DataType, table: &DataType) -> ColumnStatistics {
+    let bound = |value: &StatValue| {
+        let value = scalar(value, own).and_then(|value| widen(value, table));
+        value.map_or(Precision::Absent, Precision::Exact)
+    };
+    let (min_value, max_value) = match &stats.bounds {
+        Some((min, max)) => (bound(min), bound(max)),
+        None => (Precision::Absent, Precision::Absent),
+    };
+    ColumnStatistics {
+        null_count: Precision::Exact(usize::try_from(stats.nulls).unwrap_or(usize::MAX)),
+        min_value,
+        max_value,
+        ..ColumnStatistics::new_unknown()
+    }
+}
+
+fn widen(value: ScalarValue, to: &DataType) -> Option<ScalarValue> {
+    if value.data_type() == *to { Some(value) } else { value.cast_to(to).ok() }
+}
+
+/// A bound from the log as a value of `data_type`.
+fn scalar(value: &StatValue, data_type: &DataType) -> Option<ScalarValue> {
+    match (value, data_type) {
+        (StatValue::Int(v), DataType::Boolean) => Some(ScalarValue::Boolean(Some(*v != 0))),
+        (StatValue::Int(v), DataType::Int64) => Some(ScalarValue::Int64(Some(*v))),
+        (StatValue::Int(v), DataType::Date64) => Some(ScalarValue::Date64(Some(*v))),
+        (StatValue::Int(v), DataType::Date32) => {
+            i32::try_from(*v).ok().map(|v| ScalarValue::Date32(Some(v)))
+        }
+        (StatValue::Int(v), DataType::Timestamp(unit, zone)) => {
+            let zone = zone.clone();
+            Some(match unit {
+                ArrowUnit::Second => ScalarValue::TimestampSecond(Some(*v), zone),
+                ArrowUnit::Millisecond => ScalarValue::TimestampMillisecond(Some(*v), zone),
+                ArrowUnit::Microsecond => ScalarValue::TimestampMicrosecond(Some(*v), zone),
+                ArrowUnit::Nanosecond => ScalarValue::TimestampNanosecond(Some(*v), zone),
+            })
+        }
+        (StatValue::Int(v), data_type) if data_type.is_integer() => {
+            ScalarValue::Int64(Some(*v)).cast_to(data_type).ok()
+        }
+        (StatValue::Float(v), DataType::Float64) => Some(ScalarValue::Float64(Some(*v))),
+        (StatValue::Float(v), DataType::Float32) => {
+            ScalarValue::Float64(Some(*v)).cast_to(&DataType::Float32).ok()
+        }
+        (StatValue::Text(v), DataType::Utf8) => Some(ScalarValue::Utf8(Some(v.to_string()))),
+        (StatValue::Text(v), DataType::LargeUtf8) => {
+            Some(ScalarValue::LargeUtf8(Some(v.to_string())))
+        }
+        (StatValue::Text(v), DataType::Utf8View) => {
+            Some(ScalarValue::Utf8View(Some(v.to_string())))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,245 @@
+//! SQL over a store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::{Stream, StreamExt};
+use tidelog_core::FileId;
+use tidelog_store::Engine;
+use url::Url;
+
+use crate::catalog::StoreCatalog;
+use crate::error::Error;
+use crate::functions::{self, SeriesFunction};
+use crate::policy::SqlPolicy;
+use crate::{limits, rules};
+
+/// Memory kept between a scan and the operator that takes its ordered rows, per partition.
+const ORDERED_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The catalog that a store appears as in SQL.
+pub(crate) const CATALOG: &str = "store";
+/// The schema whose tables are series.
+pub(crate) const SERIES_SCHEMA: &str = "series";
+/// The schema whose tables are the log.
+pub(crate) const LOG_SCHEMA: &str = "tidelog";
+
+/// Numbers that queries run with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QueryOptions {
+    /// Memory that queries share; what needs more spills or fails. `None` is no limit.
+    pub memory_bytes_max: Option<usize>,
+    /// How many partitions run at once. `None` is the number of cores.
+    pub partitions: Option<usize>,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        Self { memory_bytes_max: None, partitions: None }
+    }
+}
+
+impl QueryOptions {
+    /// Limits the memory that queries share. Default: no limit.
+    #[must_use]
+    pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets how many partitions run at once. Default: the number of cores.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: usize) -> Self {
+        self.partitions = Some(partitions.max(1));
+        self
+    }
+}
+
+/// Queries over one store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queries {
+    engine: Engine,
+    state: Arc<SessionState>,
+    url: ObjectStoreUrl,
+}
+
+impl Queries {
+    /// Queries over `engine`.
+    ///
+    /// # Errors
+    /// If the runtime cannot be set up (temporary directory, memory).
+    pub fn try_new(engine: Engine, options: &QueryOptions) -> Result<Self, Error> {
+        let runtime = runtime(options)?;
+        let url = register(&engine, &runtime)?;
+        let state = SessionStateBuilder::new()
+            .with_config(config(options))
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_physical_optimizer_rules(rules::all())
+            .build();
+        Ok(Self { engine, state: Arc::new(state), url })
+    }
+
+    /// The store underneath.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn url(&self) -> &ObjectStoreUrl {
+        &self.url
+    }
+
+    pub(crate) fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// Plans and starts one statement. All its tables are read at the same commit.
+    ///
+    /// # Errors
+    /// If the statement is too large, not allowed, wrong, or names what is not there.
+    pub async fn sql(&self, sql: &str, policy: SqlPolicy) -> Result<QueryStream, Error> {
+        let (plan, context) = self.plan(sql, policy).await?;
+        QueryStream::start(plan, &context)
+    }
+
+    /// Plans one statement.
+    async fn plan(
+        &self,
+        sql: &str,
+        policy: SqlPolicy,
+    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Error> {
+        limits::check(sql)?;
+        let snapshot = self.engine.head().await?;
+        let statement = self.state.sql_to_statement(sql, &self.state.config_options().sql_parser.dialect)?;
+        let calls = functions::calls(&statement)?;
+        let mut resolved = HashMap::new();
+        for call in calls {
+            let table = self.resolve(&snapshot, &call).await?;
+            resolved.insert(call, table);
+        }
+        let state = self.statement_state(snapshot, resolved);
+        // Planning is long stretches of computation: off the runtime's own threads with it.
+        let runtime = tokio::runtime::Handle::current();
+        let planned = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                let plan: LogicalPlan = state.statement_to_plan(statement).await?;
+                policy.check(&plan)?;
+                let physical = state.create_physical_plan(&plan).await?;
+                Ok::<_, Error>((physical, state.task_ctx()))
+            })
+        });
+        planned.await.map_err(|error| Error::Execution { message: error.to_string() })?
+    }
+
+    /// The session of one statement: names resolve in `snapshot`.
+    fn statement_state(
+        &self,
+        snapshot: tidelog_oplog::Snapshot,
+        resolved: functions::Resolved,
+    ) -> SessionState {
+        let catalog = StoreCatalog::new(self.clone(), snapshot);
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+        let state = SessionStateBuilder::new_from_existing((*self.state).clone())
+            .with_catalog_list(Arc::new(catalogs))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        let resolved = Arc::new(resolved);
+        for name in functions::NAMES {
+            let function = SeriesFunction::new(name, Arc::clone(&resolved));
+            context.register_udtf(name, Arc::new(function));
+        }
+        context.state()
+    }
+}
+
+fn config(options: &QueryOptions) -> SessionConfig {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut config = SessionConfig::new()
+        .with_target_partitions(options.partitions.unwrap_or(cores))
+        .with_default_catalog_and_schema(CATALOG, SERIES_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    let settings = config.options_mut();
+    settings.execution.parquet.pushdown_filters = true;
+    settings.execution.parquet.enable_page_index = true;
+    settings.execution.sort_pushdown_buffer_capacity = ORDERED_BUFFER_BYTES;
+    config
+}
+
+fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>, Error> {
+    let pool: Arc<dyn MemoryPool> = match options.memory_bytes_max {
+        Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
+        None => Arc::new(UnboundedMemoryPool::default()),
+    };
+    Ok(RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?)
+}
+
+/// Makes the store's objects known to plans, under a name that no user can write.
+fn register(engine: &Engine, runtime: &RuntimeEnv) -> Result<ObjectStoreUrl, Error> {
+    let name = FileId::random(engine.env().randomness.as_ref());
+    let text = format!("tidelog://{name}");
+    let url = Url::parse(&text).map_err(|error| Error::invalid(error.to_string()))?;
+    runtime.register_object_store(&url, Arc::clone(engine.object_store()));
+    Ok(ObjectStoreUrl::parse(text)?)
+}
+
+/// The rows of a query, as they come.
+pub struct QueryStream {
+    stream: SendableRecordBatchStream,
+    plan: Arc<dyn ExecutionPlan>,
+}
+
+impl QueryStream {
+    pub(crate) fn start(
+        plan: Arc<dyn ExecutionPlan>,
+        context: &Arc<TaskContext>,
+    ) -> Result<Self, Error> {
+        let stream = execute_stream(Arc::clone(&plan), Arc::clone(context))?;
+        Ok(Self { stream, plan })
+    }
+
+    /// The columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// The physical plan that runs.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.plan
+    }
+}
+
+impl std::fmt::Debug for QueryStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryStream").field("schema", &self.schema()).finish_non_exhaustive()
+    }
+}
+
+impl Stream for QueryStream {
+    type Item = Result<RecordBatch, Error>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        let next = self.stream.poll_next_unpin(context);
+        next.map(|next| next.map(|batch| batch.map_err(|error: DataFusionError| error.into())))
+    }
+}

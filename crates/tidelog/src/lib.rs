@@ -1,0 +1,49 @@
+//! A versioned, filesystem-style store for time series.
+//!
+//! A store is a tree of paths such as `/sensors/temperature.series`. Each append to a series is a
+//! durable version that stays addressable; queries read any of them, by Rust, SQL or the command
+//! line, in order of event time. Everything written is a Delta table (the log) and Parquet files.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use futures::TryStreamExt;
+//! use tidelog::arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampMillisecondArray};
+//! use tidelog::{SeriesExt, Store};
+//!
+//! # #[tokio::main(flavor = "multi_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::open_or_create("memory://").await?;
+//! let batch = RecordBatch::try_from_iter([
+//!     ("time", Arc::new(TimestampMillisecondArray::from(vec![1_000, 2_000])) as ArrayRef),
+//!     ("celsius", Arc::new(Float64Array::from(vec![20.5, 21.0]))),
+//! ])?;
+//! let root = store.root();
+//! root.append_series_data("/sensors/temperature.series", &batch, None).await?;
+//! let rows = root.read_series_time_range("/sensors/temperature.series", 0, 1_500_000_000).await?;
+//! let batches: Vec<RecordBatch> = rows.try_collect().await?;
+//! assert_eq!(batches[0].num_rows(), 1);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod directory;
+pub mod error;
+pub mod store;
+pub mod stream;
+
+pub use arrow;
+pub use tidelog_query::datafusion;
+pub use tidelog_storage::object_store;
+
+pub use directory::{AppendResults, SeriesAppend, SeriesExt, WorkingDirectory};
+pub use error::{Error, Result};
+pub use store::{Entry, SeriesDescription, Store, StoreBuilder, StoreStatistics, VersionInfo};
+pub use stream::{SeriesStream, SqlStream};
+pub use tidelog_core::env::{Clock, Env, Randomness};
+pub use tidelog_core::{
+    AsOf, ErrorKind, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
+    WriteTime,
+};
+pub use tidelog_oplog::{EntryType, FileOrder, SeriesOptions};
+pub use tidelog_query::{ReadOptions, SqlPolicy};
+pub use tidelog_store::{AppendReceipt, Durability};

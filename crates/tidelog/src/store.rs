@@ -1,0 +1,402 @@
+//! A store: opening it, its tree, its history, SQL over it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use tidelog_core::{
+    AsOf, Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath,
+    Version, WriteTime,
+};
+use tidelog_oplog::{EntryType, SeriesOptions, VersionRow};
+use tidelog_query::{Queries, QueryOptions, SqlPolicy};
+use tidelog_storage::Location;
+use tidelog_storage::object_store::ObjectStore;
+use tidelog_store::{Engine, EngineOptions};
+
+use crate::directory::WorkingDirectory;
+use crate::error::Result;
+use crate::stream::SqlStream;
+
+/// An open store. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Store {
+    queries: Queries,
+}
+
+/// How to open a store.
+#[derive(Debug)]
+#[must_use]
+pub struct StoreBuilder {
+    location: String,
+    object_store: Option<Arc<dyn ObjectStore>>,
+    env: Env,
+    engine: EngineOptions,
+    queries: QueryOptions,
+}
+
+impl StoreBuilder {
+    fn new(location: impl Into<String>) -> Self {
+        Self {
+            location: location.into(),
+            object_store: None,
+            env: Env::default(),
+            engine: EngineOptions::default(),
+            queries: QueryOptions::default(),
+        }
+    }
+
+    /// Uses this object store instead of opening the location. Its puts must be durable when they
+    /// return, and its conditional puts atomic. Default: opened from the location.
+    pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
+        self.object_store = Some(store);
+        self
+    }
+
+    /// Takes clock and randomness from here. Default: the machine's.
+    pub fn with_env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// Limits the memory of queries, in bytes; what needs more spills to disk or fails. Default: no
+    /// limit.
+    pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
+        self.queries = self.queries.with_memory_bytes_max(bytes);
+        self
+    }
+
+    /// Sets how many partitions of a query run at once. Default: the number of cores.
+    pub fn with_partitions(mut self, partitions: usize) -> Self {
+        self.queries = self.queries.with_partitions(partitions);
+        self
+    }
+
+    /// Opens a store that exists; writes nothing.
+    ///
+    /// # Errors
+    /// If there is none, its format is newer, it is damaged, or it cannot be read.
+    pub async fn open(self) -> Result<Store> {
+        let place = self.place(Location::open)?;
+        let engine = Engine::open(place, self.env.clone(), &self.engine).await?;
+        self.finish(engine)
+    }
+
+    /// Makes an empty store.
+    ///
+    /// # Errors
+    /// If there is one already, or the place cannot hold one.
+    pub async fn create(self) -> Result<Store> {
+        let place = self.place(Location::create)?;
+        let engine = Engine::create(place, self.env.clone(), &self.engine).await?;
+        self.finish(engine)
+    }
+
+    /// Opens a store, making it if there is none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub async fn open_or_create(self) -> Result<Store> {
+        let place = self.place(Location::create)?;
+        let opened = Engine::open(Arc::clone(&place), self.env.clone(), &self.engine).await;
+        let engine = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let created = Engine::create(Arc::clone(&place), self.env.clone(), &self.engine);
+                match created.await {
+                    // Somebody else was faster: then it is there to be opened.
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                        Engine::open(place, self.env.clone(), &self.engine).await?
+                    }
+                    created => created?,
+                }
+            }
+            opened => opened?,
+        };
+        self.finish(engine)
+    }
+
+    fn place(
+        &self,
+        connect: impl Fn(&Location) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
+    ) -> Result<Arc<dyn ObjectStore>> {
+        if let Some(store) = &self.object_store {
+            return Ok(Arc::clone(store));
+        }
+        let location: Location = self.location.parse()?;
+        Ok(connect(&location)?)
+    }
+
+    fn finish(self, engine: Engine) -> Result<Store> {
+        Ok(Store { queries: Queries::try_new(engine, &self.queries)? })
+    }
+}
+
+/// What is at a path.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The path.
+    pub path: TreePath,
+    /// What it is.
+    pub entry: EntryType,
+    /// When it was created.
+    pub created: WriteTime,
+}
+
+/// One version of a series.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// The path that the series had.
+    pub path: TreePath,
+    /// Its number.
+    pub version: Version,
+    /// What it did: `append`, `delete`, `replace` or `restore`.
+    pub operation: &'static str,
+    /// When it was recorded.
+    pub write_time: WriteTime,
+    /// Rows that it added.
+    pub rows: u64,
+    /// Their event times.
+    pub range: Option<TimeRange>,
+    /// The id of the write.
+    pub transaction: TransactionId,
+}
+
+impl From<&VersionRow> for VersionInfo {
+    fn from(row: &VersionRow) -> Self {
+        Self {
+            path: row.path.clone(),
+            version: row.version,
+            operation: row.op.name(),
+            write_time: row.timestamp,
+            rows: row.rows,
+            range: row.range,
+            transaction: row.transaction,
+        }
+    }
+}
+
+/// All about one series.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SeriesDescription {
+    /// Its path.
+    pub path: TreePath,
+    /// Its id, which survives renames.
+    pub node: NodeId,
+    /// When it was created.
+    pub created: WriteTime,
+    /// Its columns; `None` before the first version.
+    pub schema: Option<SchemaRef>,
+    /// Its options, with the time column once that is known.
+    pub options: SeriesOptions,
+    /// The unit in which its time column counts, once that is known.
+    pub time_unit: Option<TimeUnit>,
+    /// Its newest version; `v0` before the first.
+    pub version: Version,
+    /// Rows of all versions, before deduplication between them.
+    pub rows: u64,
+    /// Its data files at head.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The event times of its rows.
+    pub range: Option<TimeRange>,
+}
+
+/// Counts over a whole store.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StoreStatistics {
+    /// Commits of the log.
+    pub commits: u64,
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Series.
+    pub series: u64,
+    /// Versions of all series.
+    pub versions: u64,
+    /// Rows of all versions.
+    pub rows: u64,
+    /// Data files at head.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Opens the store at a directory's path, `file:///path` or `memory://`; writes nothing.
+    ///
+    /// # Errors
+    /// If there is none, its format is newer, it is damaged, or it cannot be read.
+    pub async fn open(location: impl Into<String>) -> Result<Self> {
+        Self::builder(location).open().await
+    }
+
+    /// Makes an empty store.
+    ///
+    /// # Errors
+    /// If there is one already, or the place cannot hold one.
+    pub async fn create(location: impl Into<String>) -> Result<Self> {
+        Self::builder(location).create().await
+    }
+
+    /// Opens a store, making it if there is none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub async fn open_or_create(location: impl Into<String>) -> Result<Self> {
+        Self::builder(location).open_or_create().await
+    }
+
+    /// A builder, for more than the location.
+    pub fn builder(location: impl Into<String>) -> StoreBuilder {
+        StoreBuilder::new(location)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.queries.engine()
+    }
+
+    pub(crate) fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
+    /// The root as a working directory.
+    #[must_use]
+    pub fn root(&self) -> WorkingDirectory {
+        WorkingDirectory::new(self.clone(), TreePath::root())
+    }
+
+    /// The directory at `path` as a working directory. It need not exist: writing makes it.
+    ///
+    /// # Errors
+    /// If `path` is no path.
+    pub fn working_directory(&self, path: &str) -> Result<WorkingDirectory> {
+        Ok(WorkingDirectory::new(self.clone(), TreePath::parse(path)?))
+    }
+
+    /// Runs one SQL statement under the restricted policy: queries, `EXPLAIN` and `INSERT INTO` a
+    /// series. A series is a table by its quoted path; `series('/glob/*', 'as of')` and
+    /// `series_versions('/path')` are table functions; the log is `tidelog.tree`,
+    /// `tidelog.versions` and `tidelog.files`.
+    ///
+    /// # Errors
+    /// If the statement is too large, not allowed, wrong, or names what is not there.
+    pub async fn sql(&self, statement: &str) -> Result<SqlStream> {
+        self.sql_with_policy(statement, SqlPolicy::Restricted).await
+    }
+
+    /// Runs one SQL statement under a policy.
+    ///
+    /// # Errors
+    /// As [`sql`](Self::sql).
+    pub async fn sql_with_policy(&self, statement: &str, policy: SqlPolicy) -> Result<SqlStream> {
+        Ok(SqlStream::new(self.queries.sql(statement, policy).await?))
+    }
+
+    /// Makes a directory, with its parents.
+    ///
+    /// # Errors
+    /// If the path is taken or leads through something that is not a directory.
+    pub async fn create_directory(&self, path: &str) -> Result<()> {
+        Ok(self.engine().create_directory(&TreePath::parse(path)?).await?)
+    }
+
+    /// Moves what is at `from`, with all below it; series keep their versions.
+    ///
+    /// # Errors
+    /// If nothing is at `from`, `to` is taken, or `to` lies inside `from`.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        Ok(self.engine().rename(&TreePath::parse(from)?, &TreePath::parse(to)?).await?)
+    }
+
+    /// Removes what is at `path` from head; its history stays readable as of an earlier time.
+    ///
+    /// # Errors
+    /// If nothing is there, or it is a directory that is not empty and `recursive` is not set.
+    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        Ok(self.engine().remove(&TreePath::parse(path)?, recursive).await?)
+    }
+
+    /// What is at the paths that match, in order of path.
+    ///
+    /// # Errors
+    /// If the pattern is none or the log cannot be read.
+    pub async fn list(&self, pattern: &str) -> Result<Vec<Entry>> {
+        let pattern = PathPattern::parse(pattern)?;
+        let snapshot = self.engine().head().await?;
+        let found = self.engine().list(&snapshot, &pattern);
+        Ok(found
+            .into_iter()
+            .map(|(path, node)| Entry { path, entry: node.entry, created: node.created })
+            .collect())
+    }
+
+    /// All about the series at `path`.
+    ///
+    /// # Errors
+    /// If there is no such series or the log cannot be read.
+    pub async fn describe(&self, path: &str) -> Result<SeriesDescription> {
+        let path = TreePath::parse(path)?;
+        let snapshot = self.engine().head().await?;
+        let node = match snapshot.tree().resolve(&path) {
+            Some(node) if node.entry == EntryType::FileSeries => Arc::clone(node),
+            Some(_) => {
+                return Err(tidelog_store::Error::WrongEntry { path, expected: "series" }.into());
+            }
+            None => return Err(tidelog_store::Error::NotFound { path, at: None }.into()),
+        };
+        let series = self.engine().log().series(&snapshot, node.id).await?;
+        let schema = tidelog_store::schema_of(&path, &node)?;
+        let range = series.files().map(|file| file.range).reduce(|a, b| a.union(&b));
+        Ok(SeriesDescription {
+            path,
+            node: node.id,
+            created: node.created,
+            time_unit: schema.as_ref().map(|schema| schema.time_unit()),
+            schema: schema.map(|schema| Arc::clone(schema.columns())),
+            options: (*node.options).clone(),
+            version: series.head(),
+            rows: series.rows_appended(),
+            files: series.file_count() as u64,
+            bytes: series.files().map(|file| file.size).sum(),
+            range,
+        })
+    }
+
+    /// The versions of the series at `path`, oldest first.
+    ///
+    /// # Errors
+    /// If there is no such series or the log cannot be read.
+    pub async fn versions(&self, path: &str) -> Result<Vec<VersionInfo>> {
+        let path = TreePath::parse(path)?;
+        let view = self.engine().series(&path, &AsOf::Head).await?;
+        Ok(view.series().versions().iter().map(|row| VersionInfo::from(row.as_ref())).collect())
+    }
+
+    /// Counts over the whole store. Reads the version and file rows of every series.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn statistics(&self) -> Result<StoreStatistics> {
+        let snapshot = self.engine().head().await?;
+        let commits = u64::try_from(snapshot.next_commit().number()).unwrap_or_default();
+        let mut counts = StoreStatistics { commits, ..StoreStatistics::default() };
+        for (_, node) in snapshot.tree().walk(&TreePath::root()) {
+            match node.entry {
+                EntryType::Directory => counts.directories += 1,
+                EntryType::FileSeries => {
+                    let series = self.engine().log().series(&snapshot, node.id).await?;
+                    counts.series += 1;
+                    counts.versions += series.versions().len() as u64;
+                    counts.rows += series.rows_appended();
+                    counts.files += series.file_count() as u64;
+                    counts.bytes += series.files().map(|file| file.size).sum::<u64>();
+                }
+                EntryType::FileData => {}
+            }
+        }
+        Ok(counts)
+    }
+}
