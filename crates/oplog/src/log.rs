@@ -117,7 +117,8 @@ impl Log {
         let mut fetched = std::pin::pin!(fetched);
         let mut snapshot = Snapshot::empty();
         while let Some((commit, rows)) = fetched.try_next().await? {
-            snapshot = snapshot.after(&commit, rows)?;
+            let loaded = snapshot.loaded();
+            snapshot = snapshot.after(&commit, rows, loaded, false)?;
         }
         self.advance(&snapshot);
         Ok(())
@@ -168,9 +169,10 @@ impl Log {
     pub async fn refresh(&self) -> Result<Snapshot, Error> {
         let mut snapshot = self.snapshot();
         while let Some(commit) = self.read_commit(snapshot.next_commit()).await? {
-            let needed = commit.parts.iter().filter(|part| snapshot.needs(part));
+            let loaded = snapshot.loaded();
+            let needed = commit.parts.iter().filter(|part| part.is_needed(&loaded));
             let rows = self.read_rows(needed).await?;
-            snapshot = snapshot.after(&commit, rows)?;
+            snapshot = snapshot.after(&commit, rows, loaded, true)?;
         }
         self.advance(&snapshot);
         Ok(self.snapshot())
@@ -320,7 +322,8 @@ impl Log {
     }
 
     fn landed(&self, staged: StagedCommit) -> Result<Snapshot, Error> {
-        let next = staged.base.after(&staged.commit, staged.rows)?;
+        let loaded = staged.base.loaded();
+        let next = staged.base.after(&staged.commit, staged.rows, loaded, true)?;
         self.advance(&next);
         Ok(next)
     }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hash::Hash128;
 use crate::row::Row;
 use crate::schema::{STATS_COLUMNS, column};
+use crate::state::LoadedSeries;
 
 const TAG_HASH: &str = "tidelog.hash";
 const TAG_FAMILIES: &str = "tidelog.families";
@@ -35,6 +36,11 @@ impl Part {
     pub(crate) fn may_hold(&self, node: NodeId) -> bool {
         let node = node.to_string();
         self.nodes.as_ref().is_none_or(|(min, max)| *min <= node && node <= *max)
+    }
+
+    /// Whether there are rows that a state with these series in memory must apply at once.
+    pub(crate) fn is_needed(&self, loaded: &LoadedSeries) -> bool {
+        self.shared || loaded.keys().any(|node| self.may_hold(*node))
     }
 
     /// Whether rows with this path may be here.

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
-use tidelog_core::{CommitVersion, FileId, NodeId, TimeRange, Version, WriteTime};
+use tidelog_core::{
+    CommitVersion, FileId, NodeId, TimeRange, TransactionId, Version, WriteTime,
+};
 
 use crate::row::{FileOp, FileRow, VersionRow};
 
@@ -202,6 +204,12 @@ impl SeriesState {
             if written <= time { low = middle + 1 } else { high = middle }
         }
         i64::try_from(low).map_or(Version::NONE, Version::new)
+    }
+
+    /// The newest version that was written under this id.
+    #[must_use]
+    pub fn find_transaction(&self, id: TransactionId) -> Option<&Arc<VersionRow>> {
+        self.versions.iter().rev().find(|row| row.transaction == id)
     }
 
     /// Rows appended by all versions.

@@ -12,7 +12,7 @@ use crate::row::{EntryType, Row, TreeOp, TreeRow};
 use crate::series::SeriesState;
 use crate::tree::Tree;
 
-type LoadedSeries = HashTrieMapSync<NodeId, Arc<SeriesState>>;
+pub(crate) type LoadedSeries = HashTrieMapSync<NodeId, Arc<SeriesState>>;
 
 /// The log as it stood after one commit. Cheap to clone; never changes.
 #[derive(Debug, Clone)]
@@ -119,13 +119,22 @@ impl Snapshot {
         self.0.parts.iter()
     }
 
-    /// Which of a commit's parts have rows that this state must apply at once.
-    pub(crate) fn needs(&self, part: &Part) -> bool {
-        part.shared || self.lock().keys().any(|node| part.may_hold(*node))
+    /// The series whose rows are in memory. What a caller reads of the next commit is read for
+    /// these, and only these may be carried over to the state after it.
+    pub(crate) fn loaded(&self) -> LoadedSeries {
+        self.lock().clone()
     }
 
-    /// The state after `commit`, whose needed rows are `rows`.
-    pub(crate) fn after(&self, commit: &Commit, rows: Vec<Row>) -> Result<Self, Error> {
+    /// The state after `commit`. `rows` are those of its shared parts and of the `loaded` series.
+    /// With `follow_new`, series that the commit creates are in memory from then on, which asks for
+    /// the rows of every later commit.
+    pub(crate) fn after(
+        &self,
+        commit: &Commit,
+        rows: Vec<Row>,
+        loaded: LoadedSeries,
+        follow_new: bool,
+    ) -> Result<Self, Error> {
         let fail = |reason: String| Error::Inconsistent { commit: commit.version, reason };
         if commit.version != self.next_commit() {
             return Err(fail(format!("commit {} was expected", self.next_commit())));
@@ -142,9 +151,9 @@ impl Snapshot {
         for part in &commit.parts {
             next.parts.push_back_mut(Arc::new(part.clone()));
         }
-        let mut series = self.lock().clone();
+        let mut series = loaded;
         for row in rows {
-            apply(&mut next, &mut series, row).map_err(&fail)?;
+            apply(&mut next, &mut series, row, follow_new).map_err(&fail)?;
         }
         next.series = Mutex::new(series);
         Ok(Self(Arc::new(next)))
@@ -155,11 +164,12 @@ fn apply(
     state: &mut State,
     series: &mut LoadedSeries,
     row: Row,
+    follow_new: bool,
 ) -> Result<(), String> {
     match row {
         Row::Tree(row) => {
             state.tree.apply(&row)?;
-            if row.op == TreeOp::Create && row.entry == EntryType::FileSeries {
+            if follow_new && row.op == TreeOp::Create && row.entry == EntryType::FileSeries {
                 // All rows of a new series are still to come, so it is known whole already.
                 series.insert_mut(row.node, Arc::new(SeriesState::new(row.node)));
             }

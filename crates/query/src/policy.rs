@@ -20,7 +20,7 @@ pub enum SqlPolicy {
 
 impl SqlPolicy {
     /// Refuses a plan with a part that is not allowed.
-    pub(crate) fn check(self, plan: &LogicalPlan) -> std::result::Result<(), Error> {
+    pub(crate) fn check(self, plan: &LogicalPlan) -> Result<(), Error> {
         if self == Self::Unrestricted {
             return Ok(());
         }

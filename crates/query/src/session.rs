@@ -37,19 +37,13 @@ pub(crate) const SERIES_SCHEMA: &str = "series";
 pub(crate) const LOG_SCHEMA: &str = "tidelog";
 
 /// Numbers that queries run with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QueryOptions {
     /// Memory that queries share; what needs more spills or fails. `None` is no limit.
     pub memory_bytes_max: Option<usize>,
     /// How many partitions run at once. `None` is the number of cores.
     pub partitions: Option<usize>,
-}
-
-impl Default for QueryOptions {
-    fn default() -> Self {
-        Self { memory_bytes_max: None, partitions: None }
-    }
 }
 
 impl QueryOptions {

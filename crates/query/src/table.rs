@@ -68,7 +68,6 @@ pub struct SeriesTable {
     url: ObjectStoreUrl,
     views: Vec<SeriesView>,
     title: String,
-    shape: Shape,
     /// What queries see.
     schema: SchemaRef,
     /// What files hold: the columns, and `__version`.
@@ -114,7 +113,6 @@ impl SeriesTable {
             roles: roles_of(&views, &Schema::new(stored.clone())),
             views,
             title,
-            shape,
             schema: Arc::new(Schema::new(shown)),
             stored: Arc::new(Schema::new(stored)),
             writable: shape == Shape::Series && *as_of == AsOf::Head,

@@ -7,7 +7,7 @@
 //!
 //! Batches of one call that go to the same series share one file, each as a version of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -46,13 +46,22 @@ pub struct Append {
     pub time_unit: Option<TimeUnit>,
     /// The id of the write; generated if absent. Repeating an append with its id is idempotent.
     pub transaction: Option<TransactionId>,
+    /// Whether the id was made here, so that nobody can have written it before.
+    generated: bool,
 }
 
 impl Append {
     /// Rows for the series at `path`.
     #[must_use]
     pub fn new(path: TreePath, batch: RecordBatch) -> Self {
-        Self { path, batch, time_column: None, time_unit: None, transaction: None }
+        Self {
+            path,
+            batch,
+            time_column: None,
+            time_unit: None,
+            transaction: None,
+            generated: false,
+        }
     }
 
     /// Names the time column. Default: found by name and type.
@@ -106,15 +115,13 @@ impl Engine {
 
     /// Appends many batches, each as a version, in one commit. Each succeeds or fails alone.
     pub async fn append_many(&self, appends: Vec<Append>) -> AppendResults {
+        let repeated = repeated_ids(&appends);
         let mut results: Vec<Option<Result<AppendReceipt, Error>>> =
-            Vec::with_capacity(appends.len());
-        for append in &appends {
-            results.push(self.find_transaction(append).await.transpose());
-        }
+            repeated.into_iter().map(|error| error.map(Err)).collect();
         let appends = Arc::new(self.with_ids(appends));
         let mut pending = Vec::new();
         for group in groups(&appends, |position| results[position].is_none()) {
-            pending.push(self.append_group(Arc::clone(&appends), group, false));
+            pending.push(self.append_group(Arc::clone(&appends), group));
         }
         for outcome in futures::future::join_all(pending).await {
             for (position, result) in outcome {
@@ -130,11 +137,14 @@ impl Engine {
     /// # Errors
     /// The first thing that stands in the way of any of them.
     pub async fn append_atomic(&self, appends: Vec<Append>) -> Result<Vec<AppendReceipt>, Error> {
-        if let Some(known) = self.already_appended(&appends).await? {
-            return Ok(known);
+        if let Some(error) = repeated_ids(&appends).into_iter().flatten().next() {
+            return Err(error);
         }
         let appends = Arc::new(self.with_ids(appends));
         for _ in 0..PREPARE_ATTEMPTS {
+            if let Some(known) = self.already_appended(&appends).await? {
+                return Ok(known);
+            }
             let snapshot = self.log().snapshot();
             let mut ready = Vec::new();
             for group in groups(&appends, |_| true) {
@@ -175,6 +185,7 @@ impl Engine {
 
     fn with_ids(&self, mut appends: Vec<Append>) -> Vec<Append> {
         for append in &mut appends {
+            append.generated = append.transaction.is_none();
             append.transaction.get_or_insert_with(|| self.new_transaction());
         }
         appends
@@ -187,25 +198,34 @@ impl Engine {
     ) -> Result<Option<Vec<AppendReceipt>>, Error> {
         let mut receipts = Vec::with_capacity(appends.len());
         for append in appends {
-            match self.find_transaction(append).await? {
-                Some(receipt) => receipts.push(receipt),
-                None => return Ok(None),
+            receipts.extend(self.find_transaction(append).await?);
+        }
+        match receipts.first() {
+            None => Ok(None),
+            Some(_) if receipts.len() == appends.len() => Ok(Some(receipts)),
+            Some(known) => {
+                let reason = format!(
+                    "transaction {} was written before and others of the call were not; repeat \
+                     the call as it was, or with new ids",
+                    known.transaction
+                );
+                Err(Error::Options { path: known.path.clone(), reason })
             }
         }
-        Ok(Some(receipts))
     }
 
     /// The version that an earlier append with the same transaction id became.
     async fn find_transaction(&self, append: &Append) -> Result<Option<AppendReceipt>, Error> {
-        let Some(transaction) = append.transaction else { return Ok(None) };
+        let Some(transaction) = append.transaction.filter(|_| !append.generated) else {
+            return Ok(None);
+        };
         let snapshot = self.head().await?;
         let Some(node) = snapshot.tree().resolve(&append.path) else { return Ok(None) };
         if node.entry != EntryType::FileSeries {
             return Ok(None);
         }
         let series = self.log().series(&snapshot, node.id).await?;
-        let found = series.versions().iter().rev().find(|row| row.transaction == transaction);
-        Ok(found.map(|row| AppendReceipt {
+        Ok(series.find_transaction(transaction).map(|row| AppendReceipt {
             path: append.path.clone(),
             version: Some(row.version),
             write_time: Some(row.timestamp),
@@ -219,19 +239,21 @@ impl Engine {
     async fn append_group(
         &self,
         appends: Arc<Vec<Append>>,
-        group: SeriesGroup,
-        all_or_none: bool,
+        mut group: SeriesGroup,
     ) -> Vec<(usize, Result<AppendReceipt, Error>)> {
         let everywhere = |error: &Error, members: &[usize]| {
             members.iter().map(|i| (*i, Err(error.clone()))).collect::<Vec<_>>()
         };
+        let mut known = Vec::new();
         for _ in 0..PREPARE_ATTEMPTS {
+            known.extend(self.take_known(&appends, &mut group).await);
             let snapshot = self.log().snapshot();
             let again = SeriesGroup { path: group.path.clone(), members: group.members.clone() };
             let (ready, failed) =
-                self.ready(Arc::clone(&appends), again, snapshot, all_or_none).await;
+                self.ready(Arc::clone(&appends), again, snapshot, false).await;
             let mut results: Vec<(usize, Result<AppendReceipt, Error>)> =
                 failed.into_iter().map(|(position, error)| (position, Err(error))).collect();
+            results.append(&mut known);
             let Some(ready) = ready else { return with_empty(&appends, &group, results) };
             let facts: Vec<VersionFacts> =
                 ready.append.versions.iter().map(|(facts, _)| *facts).collect();
@@ -246,14 +268,32 @@ impl Engine {
                     return with_empty(&appends, &group, results);
                 }
                 Err(Rejected::Stale) => {
+                    known = results.into_iter().filter(|(_, result)| result.is_ok()).collect();
                     if let Err(error) = self.head().await {
-                        return everywhere(&error, &group.members);
+                        known.extend(everywhere(&error, &group.members));
+                        return known;
                     }
                 }
             }
         }
         let error = Error::Contention { path: group.path, attempts: PREPARE_ATTEMPTS };
-        everywhere(&error, &group.members)
+        known.extend(everywhere(&error, &group.members));
+        known
+    }
+
+    /// Takes out the members of a group that were written before, with what became of them.
+    async fn take_known(
+        &self,
+        appends: &[Append],
+        group: &mut SeriesGroup,
+    ) -> Vec<(usize, Result<AppendReceipt, Error>)> {
+        let mut known = Vec::new();
+        for position in &group.members {
+            let found = self.find_transaction(&appends[*position]).await;
+            known.extend(found.transpose().map(|found| (*position, found)));
+        }
+        group.members.retain(|member| known.iter().all(|(position, _)| position != member));
+        known
     }
 
     /// Prepares a group off the runtime and starts the puts of its files.
@@ -283,7 +323,7 @@ impl Engine {
     }
 
     fn start_puts(&self, prepared: PreparedGroup) -> ReadyGroup {
-        let PreparedGroup { path, target, time_column, versions, files, members } = prepared;
+        let PreparedGroup { path, target, time_column, versions, given_ids, files, members } = prepared;
         let mut rows = Vec::with_capacity(files.len());
         let mut puts = Vec::with_capacity(files.len());
         for file in files {
@@ -293,7 +333,8 @@ impl Engine {
             puts.push(self.start_put(&row, file.bytes));
             rows.push(row);
         }
-        let append = SeriesAppend { path, target, time_column, versions, files: rows, puts };
+        let append =
+            SeriesAppend { path, target, time_column, versions, given_ids, files: rows, puts };
         ReadyGroup { append, members }
     }
 
@@ -333,6 +374,22 @@ impl Engine {
             commit: CommitVersion::default(),
         }
     }
+}
+
+/// For each append, the error that its id is given to another append of the same series too.
+fn repeated_ids(appends: &[Append]) -> Vec<Option<Error>> {
+    let mut seen = HashSet::new();
+    appends
+        .iter()
+        .map(|append| {
+            let id = append.transaction?;
+            let repeated = !seen.insert((&append.path, id));
+            repeated.then(|| Error::Options {
+                path: append.path.clone(),
+                reason: format!("transaction {id} is given twice in one call; give each its own"),
+            })
+        })
+        .collect()
 }
 
 /// The wanted appends of a call by series, each group in the order of the call.
@@ -397,6 +454,7 @@ struct PreparedGroup {
     target: Target,
     time_column: Arc<str>,
     versions: Vec<(VersionFacts, TransactionId)>,
+    given_ids: Vec<TransactionId>,
     files: Vec<EncodedFile>,
     members: Vec<usize>,
 }
@@ -445,11 +503,14 @@ fn prepare_group(
             (*facts, id.unwrap_or_else(|| TransactionId::from_uuid(new_node.as_uuid())))
         })
         .collect();
+    let given = kept.iter().map(|position| &appends[*position]).filter(|a| !a.generated);
+    let given_ids = given.filter_map(|append| append.transaction).collect();
     let prepared = PreparedGroup {
         path: path.clone(),
         target,
         time_column: schema.time_column().into(),
         versions,
+        given_ids,
         files,
         members: kept,
     };

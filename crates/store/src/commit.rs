@@ -13,7 +13,7 @@
 //! A lone intent commits at once; what queues up meanwhile shares the next commit. Within a group
 //! each intent succeeds or fails alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(crate) struct SeriesAppend {
     pub(crate) target: Target,
     pub(crate) time_column: Arc<str>,
     pub(crate) versions: Vec<(VersionFacts, TransactionId)>,
+    /// Those of the ids that the caller gave, who may have written them before.
+    pub(crate) given_ids: Vec<TransactionId>,
     /// File rows whose versions are still relative to the first version of the append.
     pub(crate) files: Vec<FileRow>,
     /// The puts of those files, under way.
@@ -324,13 +326,23 @@ struct Draft<'a> {
     tree: Tree,
     last_write: WriteTime,
     heads: HashMap<NodeId, Version>,
+    given_ids: HashSet<(NodeId, TransactionId)>,
     rows: Vec<Row>,
 }
 
 impl<'a> Draft<'a> {
     fn new(log: &'a Log, env: &'a Env, base: Snapshot) -> Self {
         let (tree, last_write) = (base.tree().clone(), base.last_write());
-        Self { log, env, base, tree, last_write, heads: HashMap::new(), rows: Vec::new() }
+        Self {
+            log,
+            env,
+            base,
+            tree,
+            last_write,
+            heads: HashMap::new(),
+            given_ids: HashSet::new(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds all rows of one member, or none.
@@ -371,6 +383,7 @@ impl<'a> Draft<'a> {
     ) -> Result<(), Rejected> {
         self.settle_target(append)?;
         let node = append.target.node;
+        self.refuse_known_ids(append).await?;
         let head = self.head(append).await?;
         let base = head.next();
         let mut version = head;
@@ -404,6 +417,23 @@ impl<'a> Draft<'a> {
             }));
         }
         Ok(())
+    }
+
+    /// A write that landed before, in this draft or in the log, is not to be written again: the
+    /// caller looks it up.
+    async fn refuse_known_ids(&mut self, append: &SeriesAppend) -> Result<(), Rejected> {
+        let node = append.target.node;
+        for id in &append.given_ids {
+            if !self.given_ids.insert((node, *id)) {
+                return Err(Rejected::Stale);
+            }
+        }
+        if append.given_ids.is_empty() || self.base.tree().node(node).is_none() {
+            return Ok(());
+        }
+        let series = self.log.series(&self.base, node).await?;
+        let known = |id: &TransactionId| series.find_transaction(*id).is_some();
+        if append.given_ids.iter().any(known) { Err(Rejected::Stale) } else { Ok(()) }
     }
 
     /// The newest version of the append's series, those of this draft included.

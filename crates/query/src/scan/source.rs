@@ -404,6 +404,14 @@ impl ScanFacts {
     }
 }
 
+/// A plain column by its name, anything else as the expression it is.
+fn shown_column(column: &ProjectionExpr) -> String {
+    match column.expr.downcast_ref::<Column>() {
+        Some(plain) if plain.name() == column.alias => column.alias.clone(),
+        _ => format!("{} AS {}", column.expr, column.alias),
+    }
+}
+
 fn is_clean(by_time: &[ScanFile]) -> bool {
     by_time.iter().all(|file| file.clean)
         && by_time.windows(2).all(|pair| pair[0].range().end() < pair[1].range().start())
@@ -491,8 +499,7 @@ impl DataSource for SeriesSource {
             self.layout_words()
         )?;
         if let Some(projection) = self.config.file_source.projection() {
-            let columns: Vec<String> =
-                projection.as_ref().iter().map(ToString::to_string).collect();
+            let columns: Vec<String> = projection.as_ref().iter().map(shown_column).collect();
             write!(f, ", projection=[{}]", columns.join(", "))?;
         }
         if let Some(limit) = self.config.limit {

@@ -1,0 +1,82 @@
+//! Workloads and comparisons behind the published figures of Tidelog.
+//!
+//! Each subcommand is one workload. It drives Tidelog in this process and the peers in processes of their own,
+//! all of them in turn within one run, and leaves a document of results; `report` renders the documents.
+//!
+//! - `generate`: seeded data · `staged`: versions to append, for everybody
+//! - `tidelog_side`, `peer`: the two kinds of contestants · `rounds`: turns · `stats`: spread of samples
+//! - `append`, `append_many`, `range`, `tsbs`, `full_read`: the workloads
+//! - `options`, `machine`, `results`, `report`: where, on what, the outcome, and its page
+
+mod append;
+mod append_many;
+mod full_read;
+mod generate;
+mod machine;
+mod options;
+mod peer;
+mod range;
+mod report;
+mod results;
+mod rounds;
+#[cfg(test)]
+mod smoke;
+mod staged;
+mod stats;
+mod tidelog_side;
+mod tsbs;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::options::CommonArgs;
+
+#[derive(Debug, Parser)]
+#[command(name = "tidelog-bench", version, about)]
+struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Debug, Subcommand)]
+enum Workload {
+    /// Single awaited appends, early and late in a series' life
+    Append(append::AppendArgs),
+    /// Many versions in one call against one version of the same rows
+    AppendMany(append_many::AppendManyArgs),
+    /// A small range of time out of many small versions
+    Range(range::RangeArgs),
+    /// The cpu-only queries of the Time Series Benchmark Suite, in SQL
+    Tsbs(tsbs::TsbsArgs),
+    /// One ordered read of a large series in bounded memory
+    FullRead(full_read::FullReadArgs),
+    /// Renders docs/benchmarks.md from the results
+    Report(report::ReportArgs),
+    /// A few appends and nothing else, to be traced
+    AppendOne(append::AppendOneArgs),
+    /// Reads a whole series and reports as JSON
+    #[command(hide = true)]
+    ReadAll(full_read::ReadAllArgs),
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    Box::pin(run(cli)).await
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let common = cli.common;
+    match cli.workload {
+        Workload::Append(args) => append::run(&args, &common.resolve()?).await,
+        Workload::AppendMany(args) => append_many::run(&args, &common.resolve()?).await,
+        Workload::Range(args) => range::run(&args, &common.resolve()?).await,
+        Workload::Tsbs(args) => tsbs::run(&args, &common.resolve()?).await,
+        Workload::FullRead(args) => full_read::run(&args, &common.resolve()?).await,
+        Workload::Report(args) => report::run(&args, common.results()),
+        Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,
+        Workload::ReadAll(args) => full_read::run_read_all(&args).await,
+    }
+}

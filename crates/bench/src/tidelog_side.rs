@@ -1,0 +1,110 @@
+//! Tidelog as the workloads use it: the only module that calls its interface.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use arrow::array::{AsArray, RecordBatch};
+use futures::{Stream, StreamExt};
+use tidelog::{SeriesAppend, SeriesExt, SeriesOptions, Store, WorkingDirectory};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tidelog {
+    store: Store,
+    root: WorkingDirectory,
+}
+
+impl Tidelog {
+    pub(crate) async fn open_or_create(folder: &Path) -> Result<Self> {
+        Ok(Self::of(Store::open_or_create(text(folder)?).await?))
+    }
+
+    pub(crate) async fn open(folder: &Path) -> Result<Self> {
+        Ok(Self::of(Store::open(text(folder)?).await?))
+    }
+
+    fn of(store: Store) -> Self {
+        let root = store.root();
+        Self { store, root }
+    }
+
+    /// A series of rows about `key`, as a user would declare the benchmark suite's data.
+    pub(crate) async fn create_keyed(&self, path: &str, time: &str, key: &str) -> Result<()> {
+        let options = SeriesOptions::default()
+            .with_time_column(time)
+            .with_key_columns([key])
+            .with_dedup(false);
+        self.root.create_series(path, options).await?;
+        Ok(())
+    }
+
+    /// Appends one version and waits until it is durable.
+    pub(crate) async fn append(&self, path: &str, batch: &RecordBatch, time: &str) -> Result<()> {
+        self.root.append_series_data(path, batch, Some(time)).await?;
+        Ok(())
+    }
+
+    /// Appends one version per batch in one call; all of them must succeed.
+    pub(crate) async fn append_many(&self, appends: Vec<SeriesAppend>) -> Result<()> {
+        let receipts = self.root.append_many(appends).await?;
+        receipts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+
+    /// All rows with event times between the two, both included, in order.
+    pub(crate) async fn range(
+        &self,
+        path: &str,
+        start_us: i64,
+        end_us: i64,
+    ) -> Result<Vec<RecordBatch>> {
+        let (start, end) = (start_us * 1000, end_us * 1000);
+        collect(self.root.read_series_time_range(path, start, end).await?).await
+    }
+
+    /// Shows every batch of the series, in order, and keeps none.
+    pub(crate) async fn for_each_batch(
+        &self,
+        path: &str,
+        mut show: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let mut stream = self.root.read_series_all(path).await?;
+        while let Some(batch) = stream.next().await {
+            show(&batch?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn sql(&self, statement: &str) -> Result<Vec<RecordBatch>> {
+        collect(self.store.sql(statement).await?).await
+    }
+
+    /// The rows of a series, counted by SQL.
+    pub(crate) async fn count(&self, path: &str) -> Result<usize> {
+        let answer = self.sql(&format!("SELECT count(*) FROM \"{path}\"")).await?;
+        let counts = answer.first().context("a count without an answer")?;
+        let count = counts.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+        ensure!(count.len() == 1, "a count of {} rows", count.len());
+        Ok(usize::try_from(count.value(0))?)
+    }
+}
+
+/// One version to append: a batch of a series with this time column.
+pub(crate) fn version_of(path: &str, batch: &RecordBatch, time: &str) -> SeriesAppend {
+    SeriesAppend::new(path, batch.clone()).with_time_column(time)
+}
+
+async fn collect<E>(stream: impl Stream<Item = Result<RecordBatch, E>>) -> Result<Vec<RecordBatch>>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut stream = Box::pin(stream);
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        batches.push(batch?);
+    }
+    Ok(batches)
+}
+
+fn text(folder: &Path) -> Result<&str> {
+    folder.to_str().with_context(|| format!("{} is not UTF-8", folder.display()))
+}

@@ -1,0 +1,1 @@
+//! Runnable examples of Tidelog; see the files beside this folder.
