@@ -2,10 +2,10 @@
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit as ArrowUnit};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::logical_expr::{Expr, cast, lit};
 use datafusion::logical_expr::expr::Sort;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::scalar::ScalarValue;
 use std::sync::Arc;
 use tidelog_core::{AsOf, PathPattern, TimeRange};
@@ -15,6 +15,9 @@ use crate::error::Error;
 use crate::limits;
 use crate::session::{Queries, QueryStream};
 use crate::table::{SeriesTable, Shape, TextColumns};
+
+/// The instant of a row among series without a common time column.
+const INSTANT_COLUMN: &str = "__instant";
 
 /// What to read of a series or glob. The default is everything at head, in order of event time.
 #[derive(Debug, Clone, Default)]
@@ -165,13 +168,55 @@ impl Queries {
             &options.as_of,
         )?;
         let state = self.read_state(options);
-        let filter = time_filter(&table, range)?;
-        let plan = if options.is_plain() && table.has_shared_time() {
-            ordered_scan(&table, &state, filter, options)?
+        let plan = if !table.has_shared_time() {
+            let frame = self.apart(&table, &state, range, &options.as_of)?;
+            general_plan(frame, &table, Vec::new(), options).await?
+        } else if options.is_plain() {
+            ordered_scan(&table, &state, time_filter(&table, range)?, options)?
         } else {
-            general_plan(table, &state, filter, options).await?
+            let filter = time_filter(&table, range)?;
+            let table = Arc::new(table);
+            let context = SessionContext::new_with_state(state.clone());
+            let frame = context.read_table(Arc::<SeriesTable>::clone(&table))?;
+            general_plan(frame, &table, filter, options).await?
         };
         Ok(ReadPlan { plan, state, total_versions, time_range })
+    }
+
+    /// Series without a common time column, each cut to `range` by its own, brought to the columns
+    /// of `table`, with the instant of each row in [`INSTANT_COLUMN`].
+    fn apart(
+        &self,
+        table: &SeriesTable,
+        state: &SessionState,
+        range: TimeRange,
+        as_of: &AsOf,
+    ) -> Result<DataFrame, Error> {
+        let context = SessionContext::new_with_state(state.clone());
+        let mut all: Option<DataFrame> = None;
+        for view in table.views() {
+            let own = SeriesTable::try_new(
+                self.engine().clone(),
+                self.url().clone(),
+                vec![view.clone()],
+                view.path().to_string(),
+                Shape::Series,
+                TextColumns::AsStored,
+                as_of,
+            )?;
+            let filters = time_filter(&own, range)?;
+            let columns = columns_of(table, view);
+            let mut frame = context.read_table(Arc::new(own))?;
+            for filter in filters {
+                frame = frame.filter(filter)?;
+            }
+            let frame = frame.select(columns)?;
+            all = Some(match all {
+                Some(before) => before.union(frame)?,
+                None => frame,
+            });
+        }
+        all.ok_or_else(|| Error::invalid("there is no series to read"))
     }
 
     fn read_state(&self, options: &ReadOptions) -> SessionState {
@@ -185,6 +230,31 @@ impl Queries {
             }
         }
     }
+}
+
+/// The columns of `table` out of one of its series: absent ones null, the path, the instant.
+fn columns_of(table: &SeriesTable, view: &SeriesView) -> Vec<Expr> {
+    let own = view.schema().columns();
+    let mut exprs: Vec<Expr> = Vec::new();
+    for field in table.shown().fields() {
+        let name = field.name();
+        let expr = if name == PATH_COLUMN {
+            lit(ScalarValue::Utf8View(Some(view.path().to_string())))
+        } else if own.index_of(name).is_ok() {
+            cast(quoted(name), field.data_type().clone())
+        } else {
+            cast(lit(ScalarValue::Null), field.data_type().clone())
+        };
+        exprs.push(expr.alias(name));
+    }
+    let time = quoted(view.schema().time_column());
+    let counted = match own.field(view.schema().time_index()).data_type() {
+        DataType::Int64 => time * lit(view.schema().time_unit().nanos()),
+        _ => time,
+    };
+    let instant = DataType::Timestamp(ArrowUnit::Nanosecond, Some("UTC".into()));
+    exprs.push(cast(counted, instant).alias(INSTANT_COLUMN));
+    exprs
 }
 
 fn covered(views: &[SeriesView], range: TimeRange) -> (u64, Option<TimeRange>) {
@@ -242,16 +312,18 @@ fn no_column(name: &str, schema: &SchemaRef) -> Error {
 
 /// Filters, orders and limits as a query plan.
 async fn general_plan(
-    table: SeriesTable,
-    state: &SessionState,
+    mut frame: DataFrame,
+    table: &SeriesTable,
     filter: Vec<Expr>,
     options: &ReadOptions,
 ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-    let sorts = sorts(&table, options)?;
-    let columns = projection(&table, options)?;
+    let sorts = sorts(table, options)?;
     let schema = Arc::clone(table.shown());
-    let context = SessionContext::new_with_state(state.clone());
-    let mut frame = context.read_table(Arc::new(table))?;
+    let columns = match projection(table, options)? {
+        // The instant by which series without a common time column are ordered is not shown.
+        None if !table.has_shared_time() => Some((0..schema.fields().len()).collect()),
+        columns => columns,
+    };
     for filter in filter {
         frame = frame.filter(filter)?;
     }
@@ -297,7 +369,8 @@ fn sorts(table: &SeriesTable, options: &ReadOptions) -> Result<Vec<Sort>, Error>
             sorts.extend(table.key_names().iter().map(|key| quoted(key).sort(true, true)));
         }
     } else {
-        sorts.push(col(PATH_COLUMN).sort(ascending, true));
+        sorts.push(quoted(INSTANT_COLUMN).sort(ascending, true));
+        sorts.push(quoted(PATH_COLUMN).sort(true, true));
     }
     Ok(sorts)
 }

@@ -212,16 +212,16 @@ impl SeriesTable {
         template: ParquetSource,
         state: &dyn Session,
     ) -> ScanFacts {
-        let all = TimeRange::ALL;
-        let files_of: usize = self.views.iter().map(|view| view.files(all).count()).sum();
-        let versions: usize = self.views.iter().map(|view| view.versions(range).count()).sum();
         ScanFacts {
             title: self.title.clone(),
             versions: Kept {
-                kept: versions as u64,
+                kept: self.views.iter().map(|view| view.version_count_in(range)).sum(),
                 of: self.views.iter().map(SeriesView::version_count).sum(),
             },
-            files: Kept { kept: files.len() as u64, of: files_of as u64 },
+            files: Kept {
+                kept: files.len() as u64,
+                of: self.views.iter().map(SeriesView::file_count).sum(),
+            },
             row_groups: files.iter().map(|file| u64::from(file.row.row_groups)).sum(),
             rows: files.iter().map(|file| file.row.rows).sum(),
             by_time: files,

@@ -61,6 +61,24 @@ impl SeriesView {
         self.series.files_overlapping(range).filter(|file| file.min_version <= self.version)
     }
 
+    /// How many files hold rows of visible versions.
+    #[must_use]
+    pub fn file_count(&self) -> u64 {
+        if self.version == self.series.head() {
+            return self.series.file_count() as u64;
+        }
+        self.files(TimeRange::ALL).count() as u64
+    }
+
+    /// How many visible versions touch `range`.
+    #[must_use]
+    pub fn version_count_in(&self, range: TimeRange) -> u64 {
+        if range == TimeRange::ALL {
+            return self.version_count();
+        }
+        self.versions(range).count() as u64
+    }
+
     /// Whether `file` also holds rows of versions that are not visible.
     #[must_use]
     pub fn is_partly_visible(&self, file: &FileRow) -> bool {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use tidelog_core::{
-    AsOf, Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath,
+    Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath,
     Version, WriteTime,
 };
-use tidelog_oplog::{EntryType, SeriesOptions, VersionRow};
+use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::Location;
 use tidelog_storage::object_store::ObjectStore;
@@ -339,15 +339,7 @@ impl Store {
     /// If there is no such series or the log cannot be read.
     pub async fn describe(&self, path: &str) -> Result<SeriesDescription> {
         let path = TreePath::parse(path)?;
-        let snapshot = self.engine().head().await?;
-        let node = match snapshot.tree().resolve(&path) {
-            Some(node) if node.entry == EntryType::FileSeries => Arc::clone(node),
-            Some(_) => {
-                return Err(tidelog_store::Error::WrongEntry { path, expected: "series" }.into());
-            }
-            None => return Err(tidelog_store::Error::NotFound { path, at: None }.into()),
-        };
-        let series = self.engine().log().series(&snapshot, node.id).await?;
+        let (node, series) = self.series_node(&path).await?;
         let schema = tidelog_store::schema_of(&path, &node)?;
         let range = series.files().map(|file| file.range).reduce(|a, b| a.union(&b));
         Ok(SeriesDescription {
@@ -371,8 +363,23 @@ impl Store {
     /// If there is no such series or the log cannot be read.
     pub async fn versions(&self, path: &str) -> Result<Vec<VersionInfo>> {
         let path = TreePath::parse(path)?;
-        let view = self.engine().series(&path, &AsOf::Head).await?;
-        Ok(view.series().versions().iter().map(|row| VersionInfo::from(row.as_ref())).collect())
+        let (_, series) = self.series_node(&path).await?;
+        Ok(series.versions().iter().map(|row| VersionInfo::from(row.as_ref())).collect())
+    }
+
+    /// The series at `path` at head, with or without versions.
+    async fn series_node(&self, path: &TreePath) -> Result<(Arc<Node>, Arc<SeriesState>)> {
+        let snapshot = self.engine().head().await?;
+        let path = path.clone();
+        let node = match snapshot.tree().resolve(&path) {
+            Some(node) if node.entry == EntryType::FileSeries => Arc::clone(node),
+            Some(_) => {
+                return Err(tidelog_store::Error::WrongEntry { path, expected: "series" }.into());
+            }
+            None => return Err(tidelog_store::Error::NotFound { path, at: None }.into()),
+        };
+        let series = self.engine().log().series(&snapshot, node.id).await?;
+        Ok((node, series))
     }
 
     /// Counts over the whole store. Reads the version and file rows of every series.

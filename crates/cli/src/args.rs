@@ -1,0 +1,315 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidelog::TimeUnit;
+
+/// A versioned, filesystem-style store for time series.
+///
+/// Every append to a series is a version that stays readable. Paths are absolute, such as
+/// /sensors/temperature.series; a glob such as '/sensors/**' names many.
+///
+/// Exit codes: 0 done, 2 usage, 3 wrong input, 4 not found, 5 exists already, 6 conflict,
+/// 7 unsupported, 8 damaged data, 9 disk or network, 10 limit reached, 11 outcome unknown, 70 a bug
+/// of Tidelog, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "tidelog", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Globals {
+    /// The store: a directory, or file:///path
+    #[arg(long, global = true, env = "TIDELOG_STORE", value_name = "DIR|URL")]
+    pub(crate) store: Option<String>,
+    /// Print JSON: one document, or for `series query` and `sql` one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Memory that queries may use, such as 512MB; what needs more spills to disk [default: no
+    /// limit]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) memory: Option<usize>,
+    /// Trace what is done, to stderr (RUST_LOG says more precisely what)
+    #[arg(long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an empty store
+    Init,
+    /// List what is in a directory, or what matches a glob
+    Ls {
+        /// Show versions, rows, bytes and event times too
+        #[arg(short, long)]
+        long: bool,
+        /// A path, for what is in it, or a glob such as '/sensors/**', for what matches
+        #[arg(default_value = "/")]
+        glob: String,
+    },
+    /// Tell all about a series or directory
+    Describe {
+        /// The path
+        path: String,
+    },
+    /// Show all operations of the store, or the versions of one series; newest last
+    Log {
+        /// A series
+        path: Option<String>,
+    },
+    /// Count what is in the store
+    Stats,
+    /// Make a directory, with its parents
+    Mkdir {
+        /// The path
+        path: String,
+    },
+    /// Move or rename; a series keeps its versions
+    Mv {
+        /// What to move
+        from: String,
+        /// Where to; nothing may be there
+        to: String,
+    },
+    /// Remove from head; what was there stays readable as of an earlier time
+    Rm {
+        /// Remove a directory with all below it
+        #[arg(short, long)]
+        recursive: bool,
+        /// The path
+        path: String,
+    },
+    /// Create, append to and query series
+    #[command(subcommand)]
+    Series(SeriesCommand),
+    /// Run one SQL statement
+    ///
+    /// A series is a table by its quoted path: SELECT * FROM "/sensors/temperature.series". Table
+    /// functions: series('/glob/*', 'as of') and series_versions('/path'). The log is the tables
+    /// tidelog.tree, tidelog.versions and tidelog.files.
+    Sql {
+        /// The statement; - reads it from standard input
+        statement: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Show the main job on real data: a year of weather at three airports
+    Demo {
+        /// Where to make the store
+        #[arg(default_value = "./tidelog-demo")]
+        dir: String,
+    },
+}
+
+impl Command {
+    /// Whether the command changes a store.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
+            Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
+            Self::Demo { .. } | Self::Sql { .. } => true,
+            Self::Ls { .. } | Self::Describe { .. } | Self::Log { .. } | Self::Stats => false,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SeriesCommand {
+    /// Make an empty series; its columns are fixed by its first version
+    Create(CreateArgs),
+    /// Append files to a series, each as one version; the series is made if it is missing
+    ///
+    /// Text files, once the series has a version, are read with its columns. Before: numbers are
+    /// Float64 (whole numbers that it cannot hold exactly, and whole numbers in the time column and
+    /// in key columns, are Int64), times such as 2024-01-31T12:00:00Z are timestamps in UTC (also
+    /// where no zone is given), empty fields and NA are null, a column of nulls is Float64, all
+    /// else is text.
+    ///
+    /// If a file is wrong, the files before it stay stored, it and those after it do not.
+    Append(AppendArgs),
+    /// Read a series, or all series that match a glob, in order of event time
+    Query(QueryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The series
+    pub(crate) path: String,
+    /// The column that holds event time [default: found by name and type at the first append]
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) time_column: Option<String>,
+    /// The unit of a time column of whole numbers
+    #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
+    pub(crate) unit: Option<TimeUnit>,
+    /// A column that says who a row is about; repeat for several
+    #[arg(long = "key", value_name = "COLUMN")]
+    pub(crate) keys: Vec<String>,
+    /// Keep one row for each key and event time: that of the highest version
+    #[arg(long)]
+    pub(crate) dedup: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AppendArgs {
+    /// The series
+    pub(crate) path: String,
+    /// CSV and Parquet files; - is CSV on standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The column that holds event time [default: timestamp, event_time, time, ts or datetime, else
+    /// the only column of timestamps]
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) time_column: Option<String>,
+    /// The unit of a time column of whole numbers
+    #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
+    pub(crate) unit: Option<TimeUnit>,
+    /// The files' format [default: by their names]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+}
+
+/// What a file to append is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    /// Apache Parquet
+    Parquet,
+    /// Comma-separated text, UTF-8, with a header line
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// A series, or a glob such as '/sensors/*' that adds a column _path
+    pub(crate) path: String,
+    /// From this event time on: RFC 3339, a date, now, or a time before now such as -7d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Up to this event time, included; a date stands for its last instant
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    /// The point in history: a version (v5), or a write time in RFC 3339 [default: head]
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub(crate) as_of: Option<String>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) columns: Option<Vec<String>>,
+    /// Only rows for which this SQL condition holds
+    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
+    pub(crate) filter: Option<String>,
+    /// Order by this column instead of event time; :desc turns it round; repeat for several
+    #[arg(long, value_name = "COLUMN[:desc]", conflicts_with = "desc")]
+    pub(crate) order_by: Vec<String>,
+    /// At most this many rows
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) limit: Option<usize>,
+    /// Newest first
+    #[arg(long)]
+    pub(crate) desc: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Where rows go, and how.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// The form of the rows [default: by the name of the file to write, else table]
+    ///
+    /// On a terminal a table shows the first 40 rows and the columns that fit; written to a pipe or
+    /// a file it has all. Nulls are empty in tables and in CSV.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<OutputFormat>,
+    /// Write to this file, which appears only when it is complete; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// The form of rows that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// A table to look at
+    Table,
+    /// Comma-separated text with a header line
+    Csv,
+    /// One JSON object a line
+    Json,
+    /// Apache Parquet; to a file or a pipe
+    Parquet,
+    /// Arrow IPC: the file format to a file, the stream format to a pipe
+    Arrow,
+}
+
+fn parse_unit(text: &str) -> Result<TimeUnit, String> {
+    text.parse::<TimeUnit>().map_err(|error| error.to_string())
+}
+
+/// Reads a number of bytes: `1048576`, `512MB`, `2GiB`. Powers of 1000 and of 1024 as written.
+pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let fail = || format!("{text:?} is not a size; write a number of bytes, or such as 512MB, 2GiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(fail()),
+    };
+    let bytes = number.parse::<usize>().ok().and_then(|n| n.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_arguments_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_bytes("1048576"), Ok(1_048_576));
+        assert_eq!(parse_bytes("512MB"), Ok(512_000_000));
+        assert_eq!(parse_bytes("2 GiB"), Ok(2 << 30));
+        for bad in ["", "MB", "0", "-1", "1.5GB", "7 bananas", "99999999999999999999TB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_before_now_are_values_and_not_flags() {
+        let cli = Cli::try_parse_from([
+            "tidelog", "series", "query", "/a", "--from", "-7d", "--to", "now", "--order-by", "b:desc",
+        ])
+        .unwrap();
+        let Command::Series(SeriesCommand::Query(query)) = cli.command else { panic!() };
+        assert_eq!(query.from.as_deref(), Some("-7d"));
+        assert_eq!(query.order_by, ["b:desc"]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for args in [
+            vec!["tidelog", "series", "append", "/a"],
+            vec!["tidelog", "series", "create", "/a", "--unit", "weeks"],
+            vec!["tidelog", "series", "query", "/a", "--desc", "--order-by", "b"],
+            vec!["tidelog", "ls", "--memory", "much"],
+        ] {
+            assert!(Cli::try_parse_from(&args).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The history: of the store, or of one series.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt64Array,
+};
+use futures::stream;
+use tidelog::{SqlPolicy, TimeRange, VersionInfo};
+
+use crate::args::Globals;
+use crate::commands::{open, tree_path};
+use crate::error::{Error, Result};
+use crate::output;
+
+/// All that was done to the tree and to series, in the order of the log.
+const OPERATIONS: &str = "
+    SELECT commit_version AS commit, timestamp, op, entry_type AS type, path,
+           NULL AS version, NULL AS rows, NULL AS min_event_time, NULL AS max_event_time
+    FROM tidelog.tree
+    UNION ALL
+    SELECT commit_version, timestamp, op, 'FileSeries', path, version, rows,
+           min_event_time, max_event_time
+    FROM tidelog.versions
+    ORDER BY timestamp";
+
+pub(super) async fn log(globals: &Globals, path: Option<&str>) -> Result<()> {
+    let store = open(globals).await?;
+    let Some(path) = path else {
+        let rows = store.sql_with_policy(OPERATIONS, SqlPolicy::Restricted).await?;
+        let schema = rows.schema();
+        return output::write_listing(rows, schema, globals.json).await;
+    };
+    let batch = batch(&store.versions(tree_path(path)).await?)?;
+    let schema = batch.schema();
+    output::write_listing(stream::iter([Ok(batch)]), schema, globals.json).await
+}
+
+fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
+    let times = |end: fn(&TimeRange) -> i64| {
+        let nanos = versions.iter().map(|info| info.range.as_ref().map(end));
+        let times: TimestampNanosecondArray = nanos.collect();
+        Arc::new(times.with_timezone("UTC")) as ArrayRef
+    };
+    let numbers = versions.iter().map(|info| info.version.number());
+    let written = versions.iter().map(|info| info.write_time.micros());
+    let written = TimestampMicrosecondArray::from_iter_values(written).with_timezone("UTC");
+    let rows = versions.iter().map(|info| info.rows);
+    let ops = versions.iter().map(|info| info.operation);
+    let transactions = versions.iter().map(|info| info.transaction.to_string());
+    RecordBatch::try_from_iter([
+        ("version", Arc::new(Int64Array::from_iter_values(numbers)) as ArrayRef),
+        ("timestamp", Arc::new(written)),
+        ("op", Arc::new(StringArray::from_iter_values(ops))),
+        ("rows", Arc::new(UInt64Array::from_iter_values(rows))),
+        ("min_event_time", times(|range| range.start().nanos())),
+        ("max_event_time", times(|range| range.end().nanos())),
+        ("transaction_id", Arc::new(StringArray::from_iter_values(transactions))),
+    ])
+    .map_err(|error| Error::Internal { message: error.to_string() })
+}

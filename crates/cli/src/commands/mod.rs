@@ -1,0 +1,104 @@
+//! What each command does.
+
+mod append;
+mod log;
+mod query;
+mod store;
+mod tree;
+
+use tidelog::{SeriesExt, SeriesOptions, Store, TimeRange};
+
+use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
+use crate::demo;
+use crate::error::{Error, Result};
+use crate::output;
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli) -> Result<()> {
+    let globals = &cli.globals;
+    match cli.command {
+        Command::Init => store::init(globals).await,
+        Command::Stats => store::stats(globals).await,
+        Command::Ls { long, glob } => tree::ls(globals, &glob, long).await,
+        Command::Describe { path } => tree::describe(globals, &path).await,
+        Command::Mkdir { path } => tree::mkdir(globals, &path).await,
+        Command::Mv { from, to } => tree::mv(globals, &from, &to).await,
+        Command::Rm { recursive, path } => tree::rm(globals, &path, recursive).await,
+        Command::Log { path } => log::log(globals, path.as_deref()).await,
+        Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
+        Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
+        Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
+        Command::Sql { statement, output } => query::sql(globals, statement, &output).await,
+        Command::Demo { dir } => demo::run(&dir, globals.json).await,
+    }
+}
+
+/// Where the store is.
+fn location(globals: &Globals) -> Result<&str> {
+    globals.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(|| {
+        Error::usage("which store? name it by --store DIR or in the environment as TIDELOG_STORE")
+    })
+}
+
+async fn open(globals: &Globals) -> Result<Store> {
+    let mut builder = Store::builder(location(globals)?);
+    if let Some(bytes) = globals.memory {
+        builder = builder.with_memory_bytes_max(bytes);
+    }
+    Ok(builder.open().await?)
+}
+
+/// Tells what was done, to people in words and to programs as a document.
+fn tell(globals: &Globals, words: &str, document: &serde_json::Value) -> Result<()> {
+    if globals.json {
+        output::print_json(document)
+    } else {
+        output::print(&format!("{words}\n"))
+    }
+}
+
+/// A path of the tree as typed: shells complete directories with a slash at the end.
+fn tree_path(text: &str) -> &str {
+    match text.strip_suffix('/') {
+        Some("") | None => text,
+        Some(path) => path,
+    }
+}
+
+/// Event times from and to, or nothing.
+fn range_words(range: Option<TimeRange>) -> String {
+    range.map(|range| range.to_string()).unwrap_or_default()
+}
+
+fn range_json(range: Option<TimeRange>) -> serde_json::Value {
+    range.map_or(serde_json::Value::Null, |range| {
+        serde_json::json!([range.start().to_string(), range.end().to_string()])
+    })
+}
+
+async fn create(globals: &Globals, args: CreateArgs) -> Result<()> {
+    let mut options =
+        SeriesOptions::default().with_key_columns(args.keys).with_dedup(args.dedup);
+    if let Some(column) = args.time_column {
+        options = options.with_time_column(column);
+    }
+    if let Some(unit) = args.unit {
+        options = options.with_time_unit(unit);
+    }
+    let store = open(globals).await?;
+    store.root().create_series(&args.path, options).await?;
+    let document = serde_json::json!({ "created": args.path });
+    tell(globals, &format!("created {}", args.path), &document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_is_forgiven() {
+        assert_eq!(tree_path("/a/b/"), "/a/b");
+        assert_eq!(tree_path("/a"), "/a");
+        assert_eq!(tree_path("/"), "/");
+    }
+}

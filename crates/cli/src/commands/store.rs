@@ -1,0 +1,47 @@
+//! The store as a whole.
+
+use serde_json::json;
+use tidelog::Store;
+
+use crate::args::Globals;
+use crate::commands::{location, open, tell};
+use crate::error::Result;
+use crate::output;
+use crate::progress::{grouped, size};
+
+pub(super) async fn init(globals: &Globals) -> Result<()> {
+    let location = location(globals)?;
+    Store::create(location).await?;
+    tell(globals, &format!("made an empty store at {location}"), &json!({ "created": location }))
+}
+
+pub(super) async fn stats(globals: &Globals) -> Result<()> {
+    let store = open(globals).await?;
+    let counts = store.statistics().await?;
+    if globals.json {
+        return output::print_json(&json!({
+            "store": location(globals)?,
+            "commits": counts.commits,
+            "directories": counts.directories,
+            "series": counts.series,
+            "versions": counts.versions,
+            "rows": counts.rows,
+            "files": counts.files,
+            "bytes": counts.bytes,
+        }));
+    }
+    let row = |name: &str, value: u64| vec![name.to_owned(), grouped(value), String::new()];
+    let mut rows = vec![
+        row("commits", counts.commits),
+        row("directories", counts.directories),
+        row("series", counts.series),
+        row("versions", counts.versions),
+        row("rows", counts.rows),
+        row("files", counts.files),
+        row("bytes", counts.bytes),
+    ];
+    if let Some(bytes) = rows.last_mut() {
+        bytes[2] = format!("({})", size(counts.bytes));
+    }
+    output::print(&output::columns(None, &rows, &[1]))
+}
