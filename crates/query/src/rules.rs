@@ -28,7 +28,6 @@ use datafusion::scalar::ScalarValue;
 
 use crate::scan::files::ScanFile;
 use crate::scan::source::SeriesSource;
-use crate::time_filter::{TimeBounds, TimeColumn, physical_bounds};
 
 /// DataFusion's rules with ours among them.
 pub(crate) fn all() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
@@ -134,9 +133,8 @@ fn answer_covered(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionP
     let Some(time) = source.facts().roles.time.clone() else { return Ok(None) };
     let questions = aggregate.aggr_expr().iter().map(|expr| question(expr, &time.name));
     let Some(questions) = questions.collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let column = TimeColumn { name: &time.name, unit: time.unit };
-    let bounds = source.predicate().and_then(|predicate| physical_bounds(&predicate, column));
-    let Some(TimeBounds::Range(range)) = bounds.filter(|_| source.is_parallel()) else {
+    let only_cut = source.is_parallel() && source.predicate().is_none();
+    let Some(range) = source.cut().filter(|_| only_cut).map(|cut| cut.range) else {
         return Ok(None);
     };
     let files = source.facts().by_time.iter().cloned();

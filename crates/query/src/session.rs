@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, UnboundedMemoryPool};
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
@@ -29,6 +29,9 @@ use crate::{limits, rules};
 /// Memory kept between a scan and the operator that takes its ordered rows, per partition.
 const ORDERED_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 
+/// The least that queries get where the machine's memory cannot be told.
+const MEMORY_BYTES_MIN: usize = 256 * 1024 * 1024;
+
 /// The catalog that a store appears as in SQL.
 pub(crate) const CATALOG: &str = "store";
 /// The schema whose tables are series.
@@ -40,14 +43,15 @@ pub(crate) const LOG_SCHEMA: &str = "tidelog";
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct QueryOptions {
-    /// Memory that queries share; what needs more spills or fails. `None` is no limit.
+    /// Memory that queries share, in bytes; what needs more spills or fails. `None` is a quarter of
+    /// the machine's.
     pub memory_bytes_max: Option<usize>,
     /// How many partitions run at once. `None` is the number of cores.
     pub partitions: Option<usize>,
 }
 
 impl QueryOptions {
-    /// Limits the memory that queries share. Default: no limit.
+    /// Limits the memory that queries share. Default: a quarter of the machine's.
     #[must_use]
     pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
         self.memory_bytes_max = Some(bytes);
@@ -176,11 +180,16 @@ fn config(options: &QueryOptions) -> SessionConfig {
 }
 
 fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>, Error> {
-    let pool: Arc<dyn MemoryPool> = match options.memory_bytes_max {
-        Some(bytes) => Arc::new(FairSpillPool::new(bytes)),
-        None => Arc::new(UnboundedMemoryPool::default()),
-    };
+    let bytes = options.memory_bytes_max.unwrap_or_else(quarter_of_memory);
+    let pool = Arc::new(FairSpillPool::new(bytes));
     Ok(RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?)
+}
+
+fn quarter_of_memory() -> usize {
+    let memory = sysinfo::RefreshKind::nothing()
+        .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
+    let bytes = sysinfo::System::new_with_specifics(memory).total_memory() / 4;
+    usize::try_from(bytes).unwrap_or(usize::MAX).max(MEMORY_BYTES_MIN)
 }
 
 /// Makes the store's objects known to plans, under a name that no user can write.

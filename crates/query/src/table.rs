@@ -36,7 +36,7 @@ use crate::scan::files::{ScanFile, scan_file};
 use crate::scan::layout::by_time;
 use crate::scan::reader::CheckedReaders;
 use crate::scan::source::{
-    Kept, Roles, ScanFacts, SeriesSource, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN,
+    Kept, Roles, ScanFacts, SeriesSource, TimeCut, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN,
     version_expr,
 };
 use crate::time_filter::{TimeBounds, TimeColumn, logical_bounds};
@@ -193,16 +193,11 @@ impl SeriesTable {
         }
         let template = self.template(state);
         let table = Arc::clone(template.table_schema().table_schema());
-        let mut predicates: Vec<_> = self.visibility(&files, &table)?.into_iter().collect();
-        if exact && files.iter().any(|file| !range.covers(&file.range())) {
-            let names = DFSchema::try_from(Arc::clone(&table))?;
-            let cutting = conjunction(filters.iter().cloned());
-            predicates.extend(cutting.map(|f| state.create_physical_expr(f, &names)).transpose()?);
-        }
-        let predicate = datafusion::physical_expr::conjunction_opt(predicates);
+        let predicate = self.visibility(&files, &table)?;
+        let cut = if exact { time_cut(state, filters, range, &table)? } else { None };
         let facts = Arc::new(self.facts(range, files, template, state));
         let projection = self.projection(projection, &table)?;
-        SeriesSource::try_new(facts, &projection, predicate, limit).map(Some)
+        SeriesSource::try_new(facts, &projection, predicate, cut, limit).map(Some)
     }
 
     fn facts(
@@ -414,6 +409,19 @@ impl TableProvider for SeriesTable {
         );
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
+}
+
+/// Filters that are ranges of event time as the cut of a scan.
+fn time_cut(
+    state: &dyn Session,
+    filters: &[Expr],
+    range: TimeRange,
+    table: &SchemaRef,
+) -> Result<Option<TimeCut>> {
+    let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+    let names = DFSchema::try_from(Arc::clone(table))?;
+    let predicate = state.create_physical_expr(filter, &names)?;
+    Ok(Some(TimeCut { range, predicate }))
 }
 
 fn path_field() -> FieldRef {

@@ -307,19 +307,39 @@ impl Engine {
         let everywhere = |error: Error| -> (Option<ReadyGroup>, Vec<(usize, Error)>) {
             (None, group.members.iter().map(|i| (*i, error.clone())).collect())
         };
+        let mut prepared = self.prepare(&appends, &group, snapshot.clone(), all_or_none).await;
+        // Success is checked again when it is committed; a refusal is final, so it must not come
+        // from a state that somebody has changed since.
+        if !matches!(&prepared, Ok((_, failed)) if failed.is_empty()) {
+            match self.head().await {
+                Ok(newest) if newest.next_commit() != snapshot.next_commit() => {
+                    prepared = self.prepare(&appends, &group, newest, all_or_none).await;
+                }
+                Ok(_) => {}
+                Err(error) => return everywhere(error),
+            }
+        }
+        match prepared {
+            Ok((None, failed)) => (None, failed),
+            Ok((Some(prepared), failed)) => (Some(self.start_puts(prepared)), failed),
+            Err(error) => everywhere(error),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        appends: &Arc<Vec<Append>>,
+        group: &SeriesGroup,
+        snapshot: Snapshot,
+        all_or_none: bool,
+    ) -> Result<Prepared, Error> {
         let new_node = NodeId::random(self.env().randomness.as_ref());
-        let members = group.members.clone();
+        let (appends, members) = (Arc::clone(appends), group.members.clone());
         let path = group.path.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             prepare_group(&appends, &path, &members, &snapshot, new_node, all_or_none)
-        })
-        .await;
-        match prepared {
-            Ok(Ok((None, failed))) => (None, failed),
-            Ok(Ok((Some(prepared), failed))) => (Some(self.start_puts(prepared)), failed),
-            Ok(Err(error)) => everywhere(error),
-            Err(_) => everywhere(Error::Closed),
-        }
+        });
+        prepared.await.unwrap_or(Err(Error::Closed))
     }
 
     fn start_puts(&self, prepared: PreparedGroup) -> ReadyGroup {

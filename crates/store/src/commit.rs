@@ -20,7 +20,7 @@ use std::time::Duration;
 use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{
     CommitOutcome, EntryType, FileOp, FileRow, Log, Row, SeriesOptions, SeriesState, Snapshot,
-    TreeOp, TreeRow, Tree, VersionOp, VersionRow,
+    StagedCommit, Tree, TreeOp, TreeRow, VersionOp, VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::object_store::path::Path;
@@ -36,6 +36,8 @@ const QUEUE_INTENTS: usize = 1024;
 const GROUP_INTENTS_MAX: usize = 1000;
 const ATTEMPTS_MAX: u32 = 32;
 const BACKOFF_MAX_MS: u64 = 200;
+/// Encoding this many log rows takes well under a millisecond.
+const STAGE_INLINE_ROWS_MAX: usize = 64;
 
 /// Something to commit, and where to answer.
 #[derive(Debug)]
@@ -168,12 +170,18 @@ impl WriterTask {
         if let Err(error) = self.probe().await {
             return reject_all(group, &error);
         }
+        let mut base = self.log.snapshot();
         for attempt in 1..=ATTEMPTS_MAX {
-            let base = self.log.snapshot();
-            let mut draft = Draft::new(&self.log, &self.env, base.clone());
+            let (rows, drafted) = match self.draft(&base, &group).await {
+                Ok(drafted) => drafted,
+                Err(newest) => {
+                    base = newest;
+                    continue;
+                }
+            };
             let mut members = Vec::with_capacity(group.len());
-            for intent in group {
-                match draft.add(&intent.work).await {
+            for (intent, drafted) in group.into_iter().zip(drafted) {
+                match drafted {
                     Ok(versions) => members.push((intent, versions)),
                     Err(rejected) => answer(intent.reply, Err(rejected)),
                 }
@@ -182,14 +190,15 @@ impl WriterTask {
                 return;
             }
             let (intents, versions): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-            group = match self.land(base, draft.rows, intents, versions).await {
+            group = match self.land(base, rows, intents, versions).await {
                 Progress::Done => return,
                 Progress::Again(left) if left.is_empty() => return,
                 Progress::Again(left) => left,
             };
-            if let Err(error) = self.log.refresh().await {
-                return reject_all(group, &error.into());
-            }
+            base = match self.log.refresh().await {
+                Ok(newest) => newest,
+                Err(error) => return reject_all(group, &error.into()),
+            };
             let wait = self.env.randomness.below((1_u64 << attempt.min(10)).min(BACKOFF_MAX_MS));
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
@@ -197,6 +206,25 @@ impl WriterTask {
             let error = Error::Contention { path: intent.work.path(), attempts: ATTEMPTS_MAX };
             answer(intent.reply, Err(error.into()));
         }
+    }
+
+    /// The rows of a group against `base`, and for each member its versions or why not.
+    ///
+    /// A refusal is final, so it must not come from a state that somebody has changed since: before
+    /// one is given, the head is looked at, and if it moved, it is the error.
+    async fn draft(&self, base: &Snapshot, group: &[Intent]) -> Result<(Vec<Row>, Drafted), Snapshot> {
+        let mut draft = Draft::new(&self.log, &self.env, base.clone());
+        let mut drafted = Vec::with_capacity(group.len());
+        for intent in group {
+            drafted.push(draft.add(&intent.work).await);
+        }
+        if drafted.iter().any(|member| matches!(member, Err(Rejected::Failed(_))))
+            && let Ok(newest) = self.log.refresh().await
+            && newest.next_commit() != base.next_commit()
+        {
+            return Err(newest);
+        }
+        Ok((draft.rows, drafted))
     }
 
     /// One try: part beside data, then the commit.
@@ -208,10 +236,10 @@ impl WriterTask {
         versions: Vec<Vec<(Version, WriteTime)>>,
     ) -> Progress {
         let transaction = group.iter().find_map(|intent| intent.work.transaction());
-        let staged = match self.log.stage(&base, rows, transaction) {
+        let staged = match self.stage(base, rows, transaction).await {
             Ok(staged) => staged,
             Err(error) => {
-                reject_all(group, &error.into());
+                reject_all(group, &error);
                 return Progress::Done;
             }
         };
@@ -239,6 +267,21 @@ impl WriterTask {
         }
     }
 
+    /// Encodes rows; off the runtime if there are so many that it would be held up.
+    async fn stage(
+        &self,
+        base: Snapshot,
+        rows: Vec<Row>,
+        transaction: Option<TransactionId>,
+    ) -> Result<StagedCommit, Error> {
+        if rows.len() <= STAGE_INLINE_ROWS_MAX {
+            return Ok(self.log.stage(&base, rows, transaction)?);
+        }
+        let log = self.log.clone();
+        let staged = tokio::task::spawn_blocking(move || log.stage(&base, rows, transaction));
+        Ok(staged.await.map_err(|_| Error::Closed)??)
+    }
+
     async fn probe(&mut self) -> Result<(), Error> {
         if !self.probed {
             let prefix = Path::from(tidelog_oplog::LOG_DIRECTORY);
@@ -249,6 +292,9 @@ impl WriterTask {
         Ok(())
     }
 }
+
+/// For each member of a group, its versions or why it cannot be committed.
+type Drafted = Vec<Result<Vec<(Version, WriteTime)>, Rejected>>;
 
 enum Progress {
     Done,

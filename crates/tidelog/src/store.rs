@@ -58,8 +58,8 @@ impl StoreBuilder {
         self
     }
 
-    /// Limits the memory of queries, in bytes; what needs more spills to disk or fails. Default: no
-    /// limit.
+    /// Limits the memory of queries, in bytes; what needs more spills to disk or fails. Default: a
+    /// quarter of the machine's.
     pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
         self.queries = self.queries.with_memory_bytes_max(bytes);
         self
@@ -405,5 +405,17 @@ impl Store {
             }
         }
         Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_cheap_to_clone_and_shared_between_threads() {
+        fn check<T: Clone + Send + Sync + 'static>() {}
+        check::<Store>();
+        check::<WorkingDirectory>();
     }
 }

@@ -24,6 +24,7 @@ use datafusion::catalog::memory::DataSourceExec;
 use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::ConfigOptions;
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -34,7 +35,8 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
-use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::{conjunction, conjunction_opt};
 use datafusion::physical_expr::{
     EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr,
 };
@@ -43,12 +45,14 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use futures::{StreamExt, TryStreamExt};
-use tidelog_core::TimeUnit;
+use tidelog_core::{TimeRange, TimeUnit};
 use tidelog_merge::MergeSpec;
+use tidelog_oplog::FileRow;
 
 use super::files::ScanFile;
 use super::layout::{Segment, Ties, balance, join_runs, segments};
 use super::merge_stream::merged;
+use crate::time_filter::{TimeBounds, TimeColumn, physical_bounds};
 
 /// More overlapping chains than this are sorted, which can spill, rather than merged.
 const MERGE_WIDTH_MAX: usize = 256;
@@ -120,7 +124,26 @@ pub(crate) const VISIBLE_COLUMN: &str = "__visible";
 #[derive(Debug, Clone)]
 enum Layout {
     Parallel,
+    /// One group, the newest file first and its row groups backwards.
+    NewestFirst,
     Segments { partitions: Vec<Vec<Segment>>, ordered: bool },
+}
+
+/// A range of event time outside which rows do not pass.
+///
+/// It is kept apart from other predicates, because most files lie inside it whole: only those that
+/// it cuts evaluate it row by row.
+#[derive(Debug, Clone)]
+pub(crate) struct TimeCut {
+    pub(crate) range: TimeRange,
+    /// The same as an expression over the table schema.
+    pub(crate) predicate: Arc<dyn PhysicalExpr>,
+}
+
+impl TimeCut {
+    fn cuts(&self, file: &PartitionedFile) -> bool {
+        file.extension::<Arc<FileRow>>().is_none_or(|row| !self.range.covers(&row.range))
+    }
 }
 
 /// The files of one or more series as a data source.
@@ -128,7 +151,15 @@ enum Layout {
 pub(crate) struct SeriesSource {
     facts: Arc<ScanFacts>,
     config: FileScanConfig,
+    cut: Option<TimeCut>,
     layout: Layout,
+}
+
+/// What the partitions of one execution share: the queues of files that are cut, and that are not.
+#[derive(Debug)]
+struct Siblings {
+    cut: Option<Arc<dyn Any + Send + Sync>>,
+    whole: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl SeriesSource {
@@ -137,6 +168,7 @@ impl SeriesSource {
         facts: Arc<ScanFacts>,
         projection: &ProjectionExprs,
         predicate: Option<Arc<dyn PhysicalExpr>>,
+        cut: Option<TimeCut>,
         limit: Option<usize>,
     ) -> Result<Self> {
         let dirty = facts.roles.dedup && !is_clean(&facts.by_time);
@@ -153,15 +185,22 @@ impl SeriesSource {
         } else {
             Layout::Parallel
         };
-        Ok(Self { facts, config, layout })
+        Ok(Self { facts, config, cut, layout })
     }
 
     pub(crate) fn facts(&self) -> &Arc<ScanFacts> {
         &self.facts
     }
 
+    /// What rows must satisfy besides lying in the range of [`Self::cut`].
     pub(crate) fn predicate(&self) -> Option<Arc<dyn PhysicalExpr>> {
         self.config.file_source.filter()
+    }
+
+    /// The range of event time outside which rows do not pass, if some file crosses it.
+    pub(crate) fn cut(&self) -> Option<&TimeCut> {
+        let crossed = |cut: &&TimeCut| self.facts.by_time.iter().any(|file| cut.cuts(&file.file));
+        self.cut.as_ref().filter(crossed)
     }
 
     pub(crate) fn is_parallel(&self) -> bool {
@@ -183,7 +222,7 @@ impl SeriesSource {
             partitions: self.facts.partitions,
         });
         let projection = self.projection()?;
-        Self::try_new(facts, &projection, self.predicate(), self.config.limit)
+        Self::try_new(facts, &projection, self.predicate(), self.cut.clone(), self.config.limit)
     }
 
     /// The same scan as one stream in order of event time; `None` if it would have to merge more
@@ -282,7 +321,8 @@ impl SeriesSource {
         config.file_groups = vec![FileGroup::new(files)];
         match config.try_pushdown_sort(order)? {
             SortOrderPushdownResult::Inexact { inner } | SortOrderPushdownResult::Exact { inner } => {
-                Ok(SortOrderPushdownResult::Inexact { inner: self.wrap(&inner)? })
+                let newest_first = Self { layout: Layout::NewestFirst, ..self.clone() };
+                Ok(SortOrderPushdownResult::Inexact { inner: newest_first.wrap(&inner)? })
             }
             SortOrderPushdownResult::Unsupported => Ok(SortOrderPushdownResult::Unsupported),
         }
@@ -311,13 +351,75 @@ impl SeriesSource {
         context: &Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         match segment {
-            Segment::Run(files) => {
-                let mut config = self.config.clone();
-                config.file_groups = vec![group(files)];
-                config.open(0, Arc::clone(context))
-            }
+            Segment::Run(files) => self.open_run(files, context),
             Segment::Cluster(chains) => self.open_cluster(chains, context),
         }
+    }
+
+    /// Opens files one after the other; neighbours that the cut treats alike as one scan.
+    fn open_run(
+        &self,
+        files: Vec<ScanFile>,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let alike = |a: &ScanFile, b: &ScanFile| self.is_cut(&a.file) == self.is_cut(&b.file);
+        let mut streams = Vec::new();
+        for stretch in files.chunk_by(alike) {
+            let cut = stretch.first().is_some_and(|first| self.is_cut(&first.file));
+            let config = self.config_with(vec![group(stretch.to_vec())], cut)?;
+            streams.push(config.open(0, Arc::clone(context))?);
+        }
+        Ok(one_after_the_other(self.projected_schema()?, streams))
+    }
+
+    fn is_cut(&self, file: &PartitionedFile) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.cuts(file))
+    }
+
+    /// The scan of other groups, with the cut among its predicates or not.
+    fn config_with(&self, groups: Vec<FileGroup>, cut: bool) -> Result<FileScanConfig> {
+        let mut config = self.config.clone();
+        config.file_groups = groups;
+        if let Some(cut) = self.cut.as_ref().filter(|_| cut) {
+            let source = config.file_source.downcast_ref::<ParquetSource>().ok_or_else(|| {
+                DataFusionError::Internal("series are read as Parquet".to_owned())
+            })?;
+            let all = self.predicate().into_iter().chain([Arc::clone(&cut.predicate)]);
+            config.file_source = Arc::new(source.with_predicate(conjunction(all)));
+        }
+        Ok(config)
+    }
+
+    /// The parallel scan as two: the files that are cut, and those that are not.
+    fn divided(&self) -> Result<(FileScanConfig, FileScanConfig)> {
+        let divide = |cut: bool| {
+            let groups = self.config.file_groups.iter().map(|group| {
+                let files = group.iter().filter(|file| self.is_cut(file) == cut);
+                FileGroup::new(files.cloned().collect())
+            });
+            self.config_with(groups.collect(), cut)
+        };
+        Ok((divide(true)?, divide(false)?))
+    }
+
+    fn open_parallel(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
+        if self.cut().is_none() {
+            return self.config.open_with_args(args);
+        }
+        let siblings = args.sibling_state.as_ref().and_then(|s| s.downcast_ref::<Siblings>());
+        let (cut, whole) = self.divided()?;
+        let open = |config: FileScanConfig, shared: Option<Arc<dyn Any + Send + Sync>>| {
+            let args = OpenArgs::new(args.partition, Arc::clone(&args.context));
+            config.open_with_args(args.with_shared_state(shared))
+        };
+        let streams = vec![
+            open(cut, siblings.and_then(|s| s.cut.clone()))?,
+            open(whole, siblings.and_then(|s| s.whole.clone()))?,
+        ];
+        let rows = one_after_the_other(self.projected_schema()?, streams);
+        let Some(limit) = self.config.limit else { return Ok(rows) };
+        let schema = rows.schema();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, limited(rows, limit))))
     }
 
     /// Opens the chains of a cluster with the columns that merging needs behind the projected ones.
@@ -349,7 +451,9 @@ impl SeriesSource {
             }
             version = Some(extra(version_expr(table)?));
         }
-        let source = match self.predicate() {
+        let is_cut = chains.iter().flatten().any(|file| self.is_cut(&file.file));
+        let cut = self.cut.iter().filter(|_| is_cut).map(|cut| Arc::clone(&cut.predicate));
+        let source = match conjunction_opt(self.predicate().into_iter().chain(cut)) {
             Some(predicate) => self.facts.template.with_predicate(predicate),
             None => self.facts.template.clone(),
         };
@@ -370,6 +474,7 @@ impl SeriesSource {
     fn layout_words(&self) -> String {
         match &self.layout {
             Layout::Parallel => format!("parallel({})", self.config.file_groups.len()),
+            Layout::NewestFirst => "newest first".to_owned(),
             Layout::Segments { partitions, ordered } => {
                 let clusters = partitions.iter().flatten().filter_map(|segment| match segment {
                     Segment::Run(_) => None,
@@ -441,6 +546,19 @@ fn scan_config(
         .build())
 }
 
+fn one_after_the_other(
+    schema: SchemaRef,
+    mut streams: Vec<SendableRecordBatchStream>,
+) -> SendableRecordBatchStream {
+    if streams.len() == 1
+        && let Some(only) = streams.pop()
+    {
+        return only;
+    }
+    let rows = futures::stream::iter(streams).flatten();
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
 fn limited(
     stream: SendableRecordBatchStream,
     limit: usize,
@@ -467,7 +585,11 @@ impl DataSource for SeriesSource {
 
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         match &self.layout {
-            Layout::Parallel => self.config.open_with_args(args),
+            Layout::Parallel => self.open_parallel(args),
+            Layout::NewestFirst => {
+                let groups = self.config.file_groups.clone();
+                self.config_with(groups, self.cut().is_some())?.open_with_args(args)
+            }
             Layout::Segments { partitions, .. } => {
                 self.open_segments(&partitions[args.partition], &args.context)
             }
@@ -476,8 +598,14 @@ impl DataSource for SeriesSource {
 
     fn create_sibling_state(&self, config: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
         match self.layout {
-            Layout::Parallel => self.config.create_sibling_state(config),
-            Layout::Segments { .. } => None,
+            Layout::Parallel if self.cut().is_none() => self.config.create_sibling_state(config),
+            Layout::Parallel => {
+                let (cut, whole) = self.divided().ok()?;
+                let (cut, whole) =
+                    (cut.create_sibling_state(config), whole.create_sibling_state(config));
+                Some(Arc::new(Siblings { cut, whole }))
+            }
+            Layout::NewestFirst | Layout::Segments { .. } => None,
         }
     }
 
@@ -505,7 +633,8 @@ impl DataSource for SeriesSource {
         if let Some(limit) = self.config.limit {
             write!(f, ", limit={limit}")?;
         }
-        if let Some(predicate) = self.predicate() {
+        let cut = self.cut().map(|cut| Arc::clone(&cut.predicate));
+        if let Some(predicate) = conjunction_opt(self.predicate().into_iter().chain(cut)) {
             write!(f, ", predicate={predicate}")?;
         }
         if t == DisplayFormatType::Verbose {
@@ -534,7 +663,7 @@ impl DataSource for SeriesSource {
 
     fn output_partitioning(&self) -> Partitioning {
         match &self.layout {
-            Layout::Parallel => self.config.output_partitioning(),
+            Layout::Parallel | Layout::NewestFirst => self.config.output_partitioning(),
             Layout::Segments { partitions, .. } => {
                 Partitioning::UnknownPartitioning(partitions.len())
             }
@@ -561,12 +690,18 @@ impl DataSource for SeriesSource {
     }
 
     fn partition_statistics(&self, partition: Option<usize>) -> Result<Arc<Statistics>> {
-        match (&self.layout, partition) {
+        let statistics = match (&self.layout, partition) {
             (Layout::Segments { partitions, .. }, Some(_)) if partitions.len() > 1 => {
-                Ok(Arc::new(Statistics::new_unknown(&*self.projected_schema()?)))
+                Arc::new(Statistics::new_unknown(&*self.projected_schema()?))
             }
-            (Layout::Segments { .. }, _) => self.config.partition_statistics(None),
-            (Layout::Parallel, partition) => self.config.partition_statistics(partition),
+            (Layout::Segments { .. }, _) => self.config.partition_statistics(None)?,
+            (Layout::Parallel | Layout::NewestFirst, partition) => {
+                self.config.partition_statistics(partition)?
+            }
+        };
+        match self.cut() {
+            Some(_) => Ok(Arc::new((*statistics).clone().to_inexact())),
+            None => Ok(statistics),
         }
     }
 
@@ -599,23 +734,36 @@ impl DataSource for SeriesSource {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn DataSource>>> {
-        let allowed: Vec<bool> = filters.iter().map(|filter| self.may_push(filter)).collect();
-        let passed = filters.iter().zip(&allowed).filter(|(_, allowed)| **allowed);
-        let passed: Vec<_> = passed.map(|(filter, _)| Arc::clone(filter)).collect();
-        let pushed = self.config.try_pushdown_filters(passed, config)?;
+        let mut next = self.clone();
+        let mut to_config = Vec::new();
+        let mut fates = Vec::with_capacity(filters.len());
+        for filter in &filters {
+            fates.push(if !self.may_push(filter) {
+                Fate::Stays
+            } else if next.take_time(filter)? {
+                Fate::IsCut
+            } else {
+                to_config.push(Arc::clone(filter));
+                Fate::GoesToConfig
+            });
+        }
+        let pushed = self.config.try_pushdown_filters(to_config, config)?;
         let mut answers = pushed.filters.into_iter();
-        let answers = allowed
-            .into_iter()
-            .map(|allowed| {
-                if allowed { answers.next().unwrap_or(PushedDown::No) } else { PushedDown::No }
+        let answers: Vec<PushedDown> = fates
+            .iter()
+            .map(|fate| match fate {
+                Fate::Stays => PushedDown::No,
+                Fate::IsCut => PushedDown::Yes,
+                Fate::GoesToConfig => answers.next().unwrap_or(PushedDown::No),
             })
             .collect();
-        let updated = pushed.updated_node.map(|config| self.wrap(&config)).transpose()?;
+        let changed = pushed.updated_node.is_some() || fates.contains(&Fate::IsCut);
+        let updated = match pushed.updated_node {
+            Some(config) => next.wrap(&config)?,
+            None => Arc::new(next),
+        };
         let result = FilterPushdownPropagation::with_parent_pushdown_result(answers);
-        Ok(match updated {
-            Some(updated) => result.with_updated_node(updated),
-            None => result,
-        })
+        Ok(if changed { result.with_updated_node(updated) } else { result })
     }
 
     fn try_pushdown_sort(
@@ -646,7 +794,40 @@ impl DataSource for SeriesSource {
     }
 }
 
+/// What becomes of a filter that comes down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    IsCut,
+    GoesToConfig,
+}
+
 impl SeriesSource {
+    /// Takes a filter over the output into the cut, if it is a range of event time.
+    fn take_time(&mut self, filter: &Arc<dyn PhysicalExpr>) -> Result<bool> {
+        let Some(time) = &self.facts.roles.time else { return Ok(false) };
+        let column = TimeColumn { name: &time.name, unit: time.unit };
+        let table = self.config.file_source.table_schema().table_schema();
+        let unprojected = self.projection()?.unproject_expr(filter)?;
+        let predicate = reassign_expr_columns(unprojected, table)?;
+        let Some(TimeBounds::Range(range)) = physical_bounds(&predicate, column) else {
+            return Ok(false);
+        };
+        self.cut = Some(match self.cut.take() {
+            None => TimeCut { range, predicate },
+            Some(cut) => match cut.range.intersect(&range) {
+                Some(range) => {
+                    TimeCut { range, predicate: conjunction([cut.predicate, predicate]) }
+                }
+                None => {
+                    self.cut = Some(cut);
+                    return Ok(false);
+                }
+            },
+        });
+        Ok(true)
+    }
+
     /// Whether a filter over the output may be evaluated before deduplication.
     fn may_push(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
         if !self.is_dirty() {
