@@ -5,16 +5,24 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidelog::TimeUnit;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done                   7  not supported by this build
+    2  usage                  8  stored data are damaged
+    3  wrong input            9  disk or network failed
+    4  not found             10  a limit was reached
+    5  exists already        11  not known whether it was stored
+    6  other writers won     70  a bug of Tidelog
+                            130  interrupted";
+
+const GLOBAL: &str = "Global options";
+
 /// A versioned, filesystem-style store for time series.
 ///
 /// Every append to a series is a version that stays readable. Paths are absolute, such as
 /// /sensors/temperature.series; a glob such as '/sensors/**' names many.
-///
-/// Exit codes: 0 done, 2 usage, 3 wrong input, 4 not found, 5 exists already, 6 conflict,
-/// 7 unsupported, 8 damaged data, 9 disk or network, 10 limit reached, 11 outcome unknown, 70 a bug
-/// of Tidelog, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "tidelog", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "tidelog", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -26,17 +34,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
     /// The store: a directory, or file:///path
-    #[arg(long, global = true, env = "TIDELOG_STORE", value_name = "DIR|URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_STORE", value_name = "DIR|URL")]
     pub(crate) store: Option<String>,
     /// Print JSON: one document, or for `series query` and `sql` one object a line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     /// Memory that queries may use, such as 512MB; what needs more spills to disk [default: no
     /// limit]
-    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory: Option<usize>,
     /// Trace what is done, to stderr (RUST_LOG says more precisely what)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
 }
 
@@ -113,7 +121,11 @@ impl Command {
         match self {
             Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
             Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
-            Self::Demo { .. } | Self::Sql { .. } => true,
+            Self::Demo { .. } => true,
+            Self::Sql { statement, .. } => {
+                let verb = statement.split_whitespace().next().unwrap_or_default();
+                ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())
+            }
             Self::Ls { .. } | Self::Describe { .. } | Self::Log { .. } | Self::Stats => false,
         }
     }
@@ -144,7 +156,7 @@ pub(crate) struct CreateArgs {
     /// The column that holds event time [default: found by name and type at the first append]
     #[arg(long, value_name = "COLUMN")]
     pub(crate) time_column: Option<String>,
-    /// The unit of a time column of whole numbers
+    /// The unit of a time column of whole numbers: s, ms, us or ns
     #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
     pub(crate) unit: Option<TimeUnit>,
     /// A column that says who a row is about; repeat for several
@@ -166,7 +178,7 @@ pub(crate) struct AppendArgs {
     /// the only column of timestamps]
     #[arg(long, value_name = "COLUMN")]
     pub(crate) time_column: Option<String>,
-    /// The unit of a time column of whole numbers
+    /// The unit of a time column of whole numbers: s, ms, us or ns
     #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
     pub(crate) unit: Option<TimeUnit>,
     /// The files' format [default: by their names]
@@ -250,7 +262,8 @@ fn parse_unit(text: &str) -> Result<TimeUnit, String> {
 
 /// Reads a number of bytes: `1048576`, `512MB`, `2GiB`. Powers of 1000 and of 1024 as written.
 pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
-    let fail = || format!("{text:?} is not a size; write a number of bytes, or such as 512MB, 2GiB");
+    let fail =
+        || format!("{text:?} is not a size; write a number of bytes, or such as 512MB, 2GiB");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
@@ -293,7 +306,16 @@ mod tests {
     #[test]
     fn times_before_now_are_values_and_not_flags() {
         let cli = Cli::try_parse_from([
-            "tidelog", "series", "query", "/a", "--from", "-7d", "--to", "now", "--order-by", "b:desc",
+            "tidelog",
+            "series",
+            "query",
+            "/a",
+            "--from",
+            "-7d",
+            "--to",
+            "now",
+            "--order-by",
+            "b:desc",
         ])
         .unwrap();
         let Command::Series(SeriesCommand::Query(query)) = cli.command else { panic!() };

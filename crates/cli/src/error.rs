@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use arrow::error::ArrowError;
-use parquet::errors::ParquetError;
 use tidelog::ErrorKind;
 
 const USAGE_EXIT_CODE: u8 = 2;
@@ -22,6 +20,12 @@ pub(crate) enum Error {
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] tidelog::Error),
+    /// There is no store where one is said to be.
+    #[error("there is no store at {location}; make one with `tidelog --store {location} init`")]
+    NoStore { location: String },
+    /// A store is where none may be.
+    #[error("{message}")]
+    Exists { message: String },
     /// An option's value is wrong.
     #[error("{option}: {source}")]
     Option { option: &'static str, source: tidelog::Error },
@@ -34,14 +38,11 @@ pub(crate) enum Error {
     /// A file of the user's cannot be read or written.
     #[error("{action} {} failed", .file.display())]
     File { action: &'static str, file: PathBuf, source: io::Error },
-    /// A store is where none may be.
-    #[error("{message}")]
-    Exists { message: String },
     /// An append of a file failed.
     #[error("{file}: {source}")]
     AppendFile { file: String, source: tidelog::Error },
     /// Of several files, one could not be appended.
-    #[error("{stored} of {files} files are stored; {source}; it and those after it are not stored")]
+    #[error("{source}; {stored} of {files} files are stored, this one and those after it are not")]
     Append { stored: usize, files: usize, source: Box<Self> },
     /// Stdout cannot be written.
     #[error("standard output cannot be written")]
@@ -58,20 +59,6 @@ pub(crate) enum Error {
     /// A bug of this program.
     #[error("{message}; please report this")]
     Internal { message: String },
-}
-
-/// What became of writing to a pipe or file that arrow or parquet wrote to.
-pub(crate) fn io_cause(error: &(dyn StdError + 'static)) -> Option<&io::Error> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return Some(error);
-    }
-    if let Some(ArrowError::IoError(_, error)) = error.downcast_ref::<ArrowError>() {
-        return Some(error);
-    }
-    if let Some(ParquetError::External(inner)) = error.downcast_ref::<ParquetError>() {
-        return io_cause(inner.as_ref());
-    }
-    error.source().and_then(io_cause)
 }
 
 impl Error {
@@ -105,6 +92,7 @@ impl Error {
             Self::File { .. } | Self::Stdout { .. } | Self::Runtime { .. } => {
                 ErrorKind::Unavailable
             }
+            Self::NoStore { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::AlreadyExists,
             Self::Internal { .. } => ErrorKind::Internal,
         })
@@ -198,7 +186,7 @@ mod tests {
         let line = Error::Append { stored: 1, files: 2, source: inner }.line();
         assert_eq!(
             line,
-            "1 of 2 files are stored; b.csv: line 3: bad; it and those after it are not stored"
+            "b.csv: line 3: bad; 1 of 2 files are stored, this one and those after it are not"
         );
     }
 
@@ -208,15 +196,5 @@ mod tests {
         assert_eq!(value["error"]["kind"], "not_found");
         assert_eq!(value["error"]["exit_code"], 4);
         assert!(value["error"]["message"].is_string());
-    }
-
-    #[test]
-    fn a_broken_pipe_is_found_under_what_arrow_and_parquet_make_of_it() {
-        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let arrow = ArrowError::IoError("write".into(), pipe());
-        let parquet = ParquetError::External(Box::new(pipe()));
-        for error in [&arrow as &(dyn StdError + 'static), &parquet] {
-            assert_eq!(io_cause(error).map(io::Error::kind), Some(io::ErrorKind::BrokenPipe));
-        }
     }
 }

@@ -63,7 +63,7 @@ fn run(cli: Cli) -> Result<(), Error> {
 fn start_tracing(verbose: bool) {
     let filter = match (EnvFilter::try_from_default_env(), verbose) {
         (Ok(filter), _) => filter,
-        (Err(_), true) => EnvFilter::new("info,tidelog=debug"),
+        (Err(_), true) => EnvFilter::new("warn,tidelog=debug"),
         (Err(_), false) => return,
     };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -55,10 +55,11 @@ async fn expected(store: &Store, args: &AppendArgs) -> Result<Expected> {
         Ok(series) => Ok(Expected {
             columns: series.schema,
             time_column: stated.or(series.options.time_column),
+            time_unit: args.unit.or(series.options.time_unit),
             keys: series.options.key_columns,
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(Expected { time_column: stated, ..Expected::default() })
+            Ok(Expected { time_column: stated, time_unit: args.unit, ..Expected::default() })
         }
         Err(error) => Err(error.into()),
     }
@@ -121,6 +122,7 @@ impl Appender<'_> {
             }
             match self.commit_together(&part).await {
                 Ok(receipts) => {
+                    tracing::info!(versions = part.len(), path = self.args.path, "committed");
                     self.stored.extend(part.into_iter().map(|(file, _)| file).zip(receipts));
                 }
                 Err(error) if error.kind() == ErrorKind::InvalidInput && part.len() > 1 => {

@@ -6,7 +6,7 @@ mod query;
 mod store;
 mod tree;
 
-use tidelog::{SeriesExt, SeriesOptions, Store, TimeRange};
+use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, TimeRange};
 
 use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
 use crate::demo;
@@ -41,20 +41,22 @@ fn location(globals: &Globals) -> Result<&str> {
 }
 
 async fn open(globals: &Globals) -> Result<Store> {
-    let mut builder = Store::builder(location(globals)?);
+    let location = location(globals)?;
+    let mut builder = Store::builder(location);
     if let Some(bytes) = globals.memory {
         builder = builder.with_memory_bytes_max(bytes);
     }
-    Ok(builder.open().await?)
+    let opened = builder.open().await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::NoStore { location: location.to_owned() },
+        _ => error.into(),
+    })?;
+    tracing::info!(location, "opened");
+    Ok(opened)
 }
 
 /// Tells what was done, to people in words and to programs as a document.
 fn tell(globals: &Globals, words: &str, document: &serde_json::Value) -> Result<()> {
-    if globals.json {
-        output::print_json(document)
-    } else {
-        output::print(&format!("{words}\n"))
-    }
+    if globals.json { output::print_json(document) } else { output::print(&format!("{words}\n")) }
 }
 
 /// A path of the tree as typed: shells complete directories with a slash at the end.
@@ -77,8 +79,7 @@ fn range_json(range: Option<TimeRange>) -> serde_json::Value {
 }
 
 async fn create(globals: &Globals, args: CreateArgs) -> Result<()> {
-    let mut options =
-        SeriesOptions::default().with_key_columns(args.keys).with_dedup(args.dedup);
+    let mut options = SeriesOptions::default().with_key_columns(args.keys).with_dedup(args.dedup);
     if let Some(column) = args.time_column {
         options = options.with_time_column(column);
     }

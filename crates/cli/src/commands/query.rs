@@ -13,6 +13,8 @@ pub(super) async fn query(globals: &Globals, args: &QueryArgs) -> Result<()> {
     let options = options(args)?;
     let store = open(globals).await?;
     let rows = store.root().read_series_with_options(&args.path, &options).await?;
+    let covered = rows.time_range().map(|range| range.to_string());
+    tracing::info!(versions = rows.total_versions(), covered, "planned");
     let schema = rows.schema();
     output::write_rows(rows, schema, &args.output, globals.json).await
 }

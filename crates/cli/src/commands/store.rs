@@ -1,17 +1,22 @@
 //! The store as a whole.
 
 use serde_json::json;
-use tidelog::Store;
+use tidelog::{ErrorKind, Store};
 
 use crate::args::Globals;
 use crate::commands::{location, open, tell};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output;
 use crate::progress::{grouped, size};
 
 pub(super) async fn init(globals: &Globals) -> Result<()> {
     let location = location(globals)?;
-    Store::create(location).await?;
+    Store::create(location).await.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            Error::Exists { message: format!("there is a store at {location} already") }
+        }
+        _ => error.into(),
+    })?;
     tell(globals, &format!("made an empty store at {location}"), &json!({ "created": location }))
 }
 

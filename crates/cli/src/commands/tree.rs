@@ -98,12 +98,17 @@ fn shown(entry: &Entry) -> String {
     format!("{}{}", entry.path, if slash { "/" } else { "" })
 }
 
+/// When; nothing for the root, which is always there.
+fn created(entry: &Entry) -> String {
+    if entry.path.is_root() { String::new() } else { entry.created.to_string() }
+}
+
 fn long_row(entry: &Entry, series: Option<&SeriesDescription>) -> Vec<String> {
     let number = |value: Option<u64>| value.map(grouped).unwrap_or_default();
     let versions = series.and_then(|series| u64::try_from(series.version.number()).ok());
     vec![
         kind(entry).to_owned(),
-        entry.created.to_string(),
+        created(entry),
         number(versions),
         number(series.map(|series| series.rows)),
         series.map(|series| size(series.bytes)).unwrap_or_default(),
@@ -116,7 +121,7 @@ fn entry_json(entry: &Entry, series: Option<&SeriesDescription>) -> Value {
     let mut document = json!({
         "path": entry.path.as_str(),
         "type": kind(entry),
-        "created": entry.created.to_string(),
+        "created": created(entry),
     });
     if let Some(series) = series {
         document["version"] = series.version.number().into();
@@ -151,7 +156,7 @@ async fn describe_directory(globals: &Globals, store: &Store, entry: &Entry) -> 
     let rows = [
         row("path", entry.path.to_string()),
         row("type", kind(entry).to_owned()),
-        row("created", entry.created.to_string()),
+        row("created", created(entry)),
         row("entries", children.to_string()),
     ];
     output::print(&output::columns(None, &rows, &[]))
@@ -164,7 +169,11 @@ fn describe_series(globals: &Globals, series: &SeriesDescription) -> Result<()> 
     let unknown = || "(fixed by the first version)".to_owned();
     let options = &series.options;
     let keys = options.key_columns.join(", ");
-    let unit = series.time_unit.map(|unit| format!(" (in {unit})")).unwrap_or_default();
+    let unit = series
+        .time_unit
+        .or(options.time_unit)
+        .map(|unit| format!(" (in {unit})"))
+        .unwrap_or_default();
     let time = options.time_column.as_ref().map(|name| format!("{name}{unit}"));
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = [
@@ -215,7 +224,7 @@ fn series_json(series: &SeriesDescription) -> Value {
         "bytes": series.bytes,
         "event_times": range_json(series.range),
         "time_column": series.options.time_column,
-        "time_unit": series.time_unit.map(|unit| unit.name()),
+        "time_unit": series.time_unit.or(series.options.time_unit).map(|unit| unit.name()),
         "key_columns": series.options.key_columns,
         "dedup": series.options.dedup,
         "columns": columns,

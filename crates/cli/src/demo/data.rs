@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
@@ -33,7 +35,7 @@ impl Weather {
         let expected = Expected {
             time_column: Some("time_hour".to_owned()),
             keys: vec!["origin".to_owned()],
-            columns: None,
+            ..Expected::default()
         };
         let rows = read_csv(NAME, CSV, &expected)?;
         let days = times(&rows)?.values().iter().map(|micros| day(*micros)).collect();
@@ -69,9 +71,8 @@ impl Weather {
     }
 
     fn faulty(&self) -> Result<BooleanArray> {
-        let origins: &StringArray = column(&self.rows, "origin")?
-            .as_string_opt()
-            .ok_or_else(|| unexpected("origin"))?;
+        let origins: &StringArray =
+            column(&self.rows, "origin")?.as_string_opt().ok_or_else(|| unexpected("origin"))?;
         let (month, days) = FAULTY_DAYS;
         let rows = self.days.iter().zip(origins);
         Ok(rows

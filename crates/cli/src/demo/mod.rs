@@ -7,12 +7,14 @@ mod story;
 
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Float32Type, SchemaRef};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Float64Type, SchemaRef};
 use futures::TryStreamExt;
 use serde_json::json;
-use tidelog::{AsOf, ErrorKind, EventTime, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
-    TimeRange, Version, WorkingDirectory};
+use tidelog::{
+    AsOf, ErrorKind, EventTime, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
+    TimeRange, Version, WorkingDirectory,
+};
 
 use crate::demo::data::Weather;
 use crate::demo::story::Story;
@@ -50,8 +52,8 @@ pub(crate) async fn run(dir: &str, json: bool) -> Result<()> {
     append_months(&root, &weather, &mut story).await?;
     append_correction(&root, &weather, &mut story).await?;
     let range = july_days()?;
-    query_range(&root, range, &mut story).await?;
-    query_as_of(&root, range, &mut story).await?;
+    let now = query_range(&root, range, &mut story).await?;
+    query_as_of(&root, range, &now, &mut story).await?;
     let pruned = explain(&store, &mut story).await?;
     months(&store, &mut story).await?;
     plot_days(&store, &mut story).await?;
@@ -68,7 +70,6 @@ pub(crate) async fn run(dir: &str, json: bool) -> Result<()> {
 }
 
 async fn create(dir: &str, story: &mut Story) -> Result<Store> {
-    story.step(&format!("An empty store in {dir}"))?;
     let created = Store::create(dir).await.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Error::Exists {
             message: format!(
@@ -78,6 +79,7 @@ async fn create(dir: &str, story: &mut Story) -> Result<Store> {
         },
         _ => error.into(),
     })?;
+    story.step_since_start(&format!("An empty store in {dir}"))?;
     story.done("made")?;
     Ok(created)
 }
@@ -93,7 +95,11 @@ async fn create_series(root: &WorkingDirectory, story: &mut Story) -> Result<()>
     story.done("created")
 }
 
-async fn append_months(root: &WorkingDirectory, weather: &Weather, story: &mut Story) -> Result<()> {
+async fn append_months(
+    root: &WorkingDirectory,
+    weather: &Weather,
+    story: &mut Story,
+) -> Result<()> {
     story.step("A year of hourly weather, month by month, out of order; each month a version")?;
     story.command(&format!("series append {PATH} 2013-03.csv"))?;
     let mut arrived = Vec::new();
@@ -146,7 +152,11 @@ fn shown(range: TimeRange) -> ReadOptions {
         .with_filter(SHOWN)
 }
 
-async fn query_range(root: &WorkingDirectory, range: TimeRange, story: &mut Story) -> Result<()> {
+async fn query_range(
+    root: &WorkingDirectory,
+    range: TimeRange,
+    story: &mut Story,
+) -> Result<Vec<RecordBatch>> {
     story.step("Those days as they are known now (JFK, midnight and noon UTC)")?;
     story.command(&format!(
         "series query {PATH} --from 2013-07-04 --to 2013-07-06 \\\n       \
@@ -154,24 +164,50 @@ async fn query_range(root: &WorkingDirectory, range: TimeRange, story: &mut Stor
     ))?;
     let (schema, rows) = read(root, &shown(range)).await?;
     story.say(&output::table_of(&rows, &schema)?)?;
-    story.done("read")
+    story.done("read")?;
+    Ok(rows)
 }
 
-async fn query_as_of(root: &WorkingDirectory, range: TimeRange, story: &mut Story) -> Result<()> {
-    story.step(&format!("The same as of {BEFORE_CORRECTION}, before the correction: temp differs"))?;
+async fn query_as_of(
+    root: &WorkingDirectory,
+    range: TimeRange,
+    now: &[RecordBatch],
+    story: &mut Story,
+) -> Result<()> {
+    story.step(&format!(
+        "The same as of {BEFORE_CORRECTION}, before the correction: temp differs"
+    ))?;
     story.command(&format!(
         "series query {PATH} --from 2013-07-04 --to 2013-07-06 --as-of {BEFORE_CORRECTION} …"
     ))?;
     let options = shown(range).with_as_of(AsOf::Version(BEFORE_CORRECTION));
     let (schema, rows) = read(root, &options).await?;
     story.say(&output::table_of(&rows, &schema)?)?;
+    story.say(&format!("   temp {}\n", difference(&rows, now)))?;
     story.done("read")
+}
+
+/// How the temperatures then differ from those now.
+fn difference(then: &[RecordBatch], now: &[RecordBatch]) -> String {
+    let (then, now) = (temperatures(then), temperatures(now));
+    let differences: Vec<f64> = then.iter().zip(&now).map(|(then, now)| then - now).collect();
+    let highest = differences.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let lowest = differences.iter().copied().fold(f64::INFINITY, f64::min);
+    format!("was {lowest:.1} to {highest:.1} °F higher in the {} rows shown", differences.len())
+}
+
+fn temperatures(rows: &[RecordBatch]) -> Vec<f64> {
+    rows.iter()
+        .filter_map(|batch| batch.column_by_name("temp")?.as_primitive_opt::<Float64Type>())
+        .flat_map(|column| column.iter().flatten())
+        .collect()
 }
 
 /// Shows what the log let the query skip; gives the words of the plan.
 async fn explain(store: &Store, story: &mut Story) -> Result<String> {
     story.step("What those three days had to open, and what the log told them to skip")?;
-    story.command("sql 'EXPLAIN SELECT * FROM \"/weather/nyc.series\" WHERE time_hour BETWEEN …'")?;
+    story
+        .command("sql 'EXPLAIN SELECT * FROM \"/weather/nyc.series\" WHERE time_hour BETWEEN …'")?;
     let rows: Vec<RecordBatch> = store.sql(PRUNED_SQL).await?.try_collect().await?;
     let words = rows.iter().find_map(kept_words).ok_or_else(|| Error::Internal {
         message: "the plan of a query does not say what it reads".to_owned(),
@@ -184,7 +220,8 @@ async fn explain(store: &Store, story: &mut Story) -> Result<String> {
 /// `versions=2 of 13, files=2 of 13, row_groups=…` out of a plan.
 fn kept_words(plan: &RecordBatch) -> Option<String> {
     let texts = plan.columns().last()?.as_string_opt::<i32>()?;
-    let line = texts.iter().flatten().flat_map(str::lines).find(|line| line.contains("versions="))?;
+    let line =
+        texts.iter().flatten().flat_map(str::lines).find(|line| line.contains("versions="))?;
     let start = line.find("versions=")?;
     let kept = line[start..].split(", ").filter(|part| part.contains(" of "));
     Some(kept.collect::<Vec<_>>().join(", ").replace('=', " "))

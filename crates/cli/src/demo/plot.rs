@@ -29,7 +29,10 @@ mod tests {
     #[test]
     fn a_plot_has_labels_and_nothing_has_no_plot() {
         let text = line(&[20.0, 80.0, 50.0]);
-        assert!(text.contains("80 °F") && text.contains("20 °F") && text.contains("day 3"), "{text}");
+        assert!(
+            text.contains("80 °F") && text.contains("20 °F") && text.contains("day 3"),
+            "{text}"
+        );
         assert_eq!(line(&[]), "");
     }
 }

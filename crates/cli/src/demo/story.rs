@@ -20,10 +20,14 @@ impl Story {
 
     /// Begins a step.
     pub(super) fn step(&mut self, title: &str) -> Result<()> {
-        self.steps += 1;
-        let text = format!("{}. {title}\n", self.steps);
         self.since = Instant::now();
-        self.say(&text)
+        self.step_since_start(title)
+    }
+
+    /// Begins the first step when it is certain that there is a story: it is as old as the teller.
+    pub(super) fn step_since_start(&mut self, title: &str) -> Result<()> {
+        self.steps += 1;
+        self.say(&format!("{}. {title}\n", self.steps))
     }
 
     /// Ends a step.

@@ -31,7 +31,13 @@ pub(crate) fn read(file: &str, bytes: &[u8], expected: &Expected) -> Result<Reco
     let columns: Vec<Column> = types
         .iter()
         .enumerate()
-        .map(|(i, data_type)| Column::new(data_type.clone(), Some(i) == time))
+        .map(|(i, data_type)| {
+            if Some(i) == time {
+                Column::of_event_times(data_type.clone(), expected.time_unit)
+            } else {
+                Column::new(data_type.clone())
+            }
+        })
         .collect();
     text.rows(&names, types, columns)
 }
@@ -280,7 +286,11 @@ mod tests {
 
     #[test]
     fn quotes_inside_fields_are_as_the_parser_takes_them() {
-        for text in ["time,v\n2024-01-01,\"a\"\"b\"\n", "time,v\n2024-01-01,5\" pipe\n", "time,v\n2024-01-01,\"\"\n"] {
+        for text in [
+            "time,v\n2024-01-01,\"a\"\"b\"\n",
+            "time,v\n2024-01-01,5\" pipe\n",
+            "time,v\n2024-01-01,\"\"\n",
+        ] {
             assert!(read_text(text).is_ok(), "{text}");
         }
     }

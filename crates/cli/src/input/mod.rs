@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use tidelog::TimeUnit;
 
 pub(crate) use parquet::silence_decoder_panics;
 
@@ -32,6 +33,8 @@ pub(crate) struct Expected {
     pub(crate) columns: Option<SchemaRef>,
     /// The time column, if it is named.
     pub(crate) time_column: Option<String>,
+    /// The unit of a time column of whole numbers.
+    pub(crate) time_unit: Option<TimeUnit>,
     /// The key columns.
     pub(crate) keys: Vec<String>,
 }
@@ -121,7 +124,8 @@ mod tests {
 
     #[test]
     fn the_name_tells_the_format_unless_it_is_stated() {
-        let format = |name: &str, stated| InputFile::try_new(Path::new(name), stated).map(|f| f.format);
+        let format =
+            |name: &str, stated| InputFile::try_new(Path::new(name), stated).map(|f| f.format);
         assert_eq!(format("a/b.CSV", None).unwrap(), InputFormat::Csv);
         assert_eq!(format("b.parquet", None).unwrap(), InputFormat::Parquet);
         assert_eq!(format("-", None).unwrap(), InputFormat::Csv);

@@ -76,7 +76,10 @@ mod tests {
         let batch = RecordBatch::try_from_iter([
             ("time", Arc::new(TimestampMillisecondArray::from_iter_values(0..50)) as ArrayRef),
             ("value", Arc::new(Float64Array::from_iter_values((0..50).map(f64::from)))),
-            ("who", Arc::new(StringArray::from_iter_values((0..50).map(|i| format!("w{}", i % 7))))),
+            (
+                "who",
+                Arc::new(StringArray::from_iter_values((0..50).map(|i| format!("w{}", i % 7)))),
+            ),
         ])
         .unwrap();
         let mut bytes = Vec::new();

@@ -40,9 +40,8 @@ fn has_zone(text: &str) -> bool {
 fn civil_nanos(time: civil::DateTime) -> Option<i128> {
     let epoch = civil::Date::constant(1970, 1, 1);
     let days = i64::from(time.date().since(epoch).ok()?.get_days());
-    let within = i64::from(time.hour()) * 3_600
-        + i64::from(time.minute()) * 60
-        + i64::from(time.second());
+    let within =
+        i64::from(time.hour()) * 3_600 + i64::from(time.minute()) * 60 + i64::from(time.second());
     let seconds = i128::from(days * SECONDS_PER_DAY + within);
     Some(seconds * NANOS_PER_SECOND + i128::from(time.subsec_nanosecond()))
 }
@@ -78,8 +77,19 @@ mod tests {
 
     #[test]
     fn what_only_resembles_a_time() {
-        for text in ["", "now", "-7d", "20240131", "2024-13-01", "2024-02-30", "12:00", "2024-01-31T25:00",
-            "2024-01-31x", "2024-1-31", "2024-01-31T12:00[Europe/Paris]"] {
+        for text in [
+            "",
+            "now",
+            "-7d",
+            "20240131",
+            "2024-13-01",
+            "2024-02-30",
+            "12:00",
+            "2024-01-31T25:00",
+            "2024-01-31x",
+            "2024-1-31",
+            "2024-01-31T12:00[Europe/Paris]",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -1,5 +1,6 @@
 //! Rows on their way out: batch by batch, to stdout or to a file that appears only when complete.
 
+mod plan;
 mod rows;
 mod sink;
 mod table;
@@ -48,8 +49,10 @@ async fn write_as(
     let bar = sink.is_file().then(progress::rows);
     let mut writer = rows::writer(form, schema, sink)?;
     let mut rows = std::pin::pin!(rows);
+    let mut count = 0;
     while let Some(batch) = rows.try_next().await? {
         writer.write(&batch)?;
+        count += batch.num_rows();
         if let Some(bar) = &bar {
             bar.inc(batch.num_rows() as u64);
         }
@@ -58,6 +61,7 @@ async fn write_as(
         }
     }
     writer.finish()?.commit()?;
+    tracing::info!(rows = count, "written");
     if let Some(bar) = &bar {
         bar.finish_and_clear();
     }
@@ -85,9 +89,7 @@ fn form(args: &OutputArgs, json: bool) -> Result<Form> {
         ));
     }
     Ok(match format {
-        OutputFormat::Table => {
-            Form::Table { view: on_terminal.then(table::View::of_terminal) }
-        }
+        OutputFormat::Table => Form::Table { view: on_terminal.then(table::View::of_terminal) },
         OutputFormat::Csv => Form::Csv,
         OutputFormat::Json => Form::JsonLines,
         OutputFormat::Parquet => Form::Parquet,
@@ -105,7 +107,8 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Writes one JSON document to stdout, with indents for people.
 pub(crate) fn print_json(value: &Value) -> Result<()> {
-    let text = if io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") };
+    let text =
+        if io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") };
     print(&text)
 }
 

@@ -1,6 +1,6 @@
 //! The forms that rows can take, one writer each.
 
-use std::error::Error as StdError;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,8 +13,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
-use crate::error::{Error, Result, io_cause};
-use crate::output::sink::{self, Sink};
+use crate::error::{Error, Result};
+use crate::output::plan::{self, PlanWriter};
+use crate::output::sink::{self, Failure, Sink};
 use crate::output::table::{TableWriter, View};
 
 /// Rows of a Parquet row group: what is held in memory until it is written.
@@ -24,7 +25,9 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) enum Form {
     /// A table; all of it, or what a terminal shows.
-    Table { view: Option<View> },
+    Table {
+        view: Option<View>,
+    },
     Csv,
     JsonLines,
     /// One array.
@@ -50,9 +53,9 @@ pub(crate) trait RowsWriter {
 
 /// The writer for a form.
 pub(crate) fn writer(form: Form, schema: SchemaRef, sink: Sink) -> Result<Box<dyn RowsWriter>> {
-    let (format, path) = (form.name(), sink.path());
-    let place = Place { format, path };
+    let place = Place { format: form.name(), path: sink.path(), failure: sink.failure() };
     Ok(match form {
+        Form::Table { .. } if plan::is_plan(&schema) => Box::new(PlanWriter::new(sink)),
         Form::Table { view } => Box::new(TableWriter::new(schema, view, sink)),
         Form::Csv => Box::new(CsvRows::new(schema, place, sink)?),
         Form::JsonLines => {
@@ -103,19 +106,14 @@ impl Form {
 struct Place {
     format: &'static str,
     path: Option<PathBuf>,
+    failure: Failure,
 }
 
 impl Place {
     /// Tells a place that cannot be written from rows that cannot take the form.
-    fn failed(&self, error: &(dyn StdError + 'static)) -> Error {
-        match io_cause(error) {
-            // The kind decides what the user is told; an `io::Error` cannot be cloned.
-            Some(cause) => {
-                let copy = cause
-                    .raw_os_error()
-                    .map_or_else(|| cause.kind().into(), std::io::Error::from_raw_os_error);
-                sink::failed(self.path.as_deref(), copy)
-            }
+    fn failed(&self, error: &dyn Display) -> Error {
+        match self.failure.take() {
+            Some(failure) => sink::failed(self.path.as_deref(), failure),
             None => Error::Rows { format: self.format, message: error.to_string() },
         }
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -12,6 +13,27 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Sink {
     bytes: BufWriter<Target>,
+    failure: Failure,
+}
+
+/// Why bytes could not be written. Writers of formats tell it as text only, or not at all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    pub(crate) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            let copy = error
+                .raw_os_error()
+                .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(copy);
+        }
+        result
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +82,12 @@ impl Sink {
     }
 
     fn new(target: Target) -> Self {
-        Self { bytes: BufWriter::with_capacity(BUFFER_BYTES, target) }
+        Self { bytes: BufWriter::with_capacity(BUFFER_BYTES, target), failure: Failure::default() }
+    }
+
+    /// Where failures to write are noted.
+    pub(crate) fn failure(&self) -> Failure {
+        self.failure.clone()
     }
 
     /// Whether it is something else than stdout.
@@ -98,11 +125,11 @@ pub(crate) fn failed(path: Option<&Path>, source: io::Error) -> Error {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.write(bytes)
+        self.failure.note(self.bytes.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.bytes.flush()
+        self.failure.note(self.bytes.flush())
     }
 }
 
@@ -126,7 +153,9 @@ impl Write for Target {
 
 impl NewFile {
     fn create(path: PathBuf, permissions: Option<fs::Permissions>) -> io::Result<Self> {
-        let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidFilename.into()) };
+        let Some(name) = path.file_name() else {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        };
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{}.partial", std::process::id()));

@@ -5,9 +5,10 @@
 //! the first rows, so that memory stays bounded; a wider cell further down sticks out.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use comfy_table::{
     Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets,
@@ -101,12 +102,12 @@ impl TableWriter {
         let shown = rows.len() as u64;
         let full = table(&self.schema, &rows, None);
         let fitting = fitting(&full.column_max_content_widths(), view.width);
-        let mut lines: Vec<String> = if fitting == self.schema.fields().len() {
+        let mut lines: Vec<String> = if fitting.count() == self.schema.fields().len() {
             full.lines().collect()
         } else {
             elided(&self.schema, &rows, fitting).lines().collect()
         };
-        lines.push(self.summary(shown, fitting));
+        lines.push(self.summary(shown, fitting.count()));
         self.put(&lines)
     }
 
@@ -121,7 +122,7 @@ impl TableWriter {
         }
         let columns = self.schema.fields().len();
         if fitting < columns {
-            text.push_str(&format!("; {columns} columns, the first {fitting} shown"));
+            text.push_str(&format!("; {columns} columns, {fitting} shown"));
         }
         if shown < self.total || fitting < columns {
             text.push_str(" (all: --format csv, or -o FILE)");
@@ -172,10 +173,8 @@ pub(crate) fn render(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Stri
 
 /// The cells of a batch as text on one line each.
 fn cells(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
-    let failed = |error: &dyn std::fmt::Display| Error::Rows {
-        format: "table",
-        message: error.to_string(),
-    };
+    let failed =
+        |error: &dyn std::fmt::Display| Error::Rows { format: "table", message: error.to_string() };
     let options = FormatOptions::default();
     let formatters = batch
         .columns()
@@ -204,7 +203,9 @@ fn on_one_line(text: &str) -> String {
 }
 
 fn table(schema: &SchemaRef, rows: &[Vec<String>], widths: Option<&[u16]>) -> Table {
-    let mut table = empty_table();
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(schema.fields().iter().map(|field| Cell::new(on_one_line(field.name()))));
     table.add_rows(rows);
     for (i, column) in table.column_iter_mut().enumerate() {
@@ -219,48 +220,62 @@ fn table(schema: &SchemaRef, rows: &[Vec<String>], widths: Option<&[u16]>) -> Ta
     table
 }
 
-fn empty_table() -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
-/// How many columns fit, at least one; beside what is left out stands an ellipsis.
-fn fitting(widths: &[u16], terminal: Option<u16>) -> usize {
-    let Some(terminal) = terminal else { return widths.len() };
+/// The columns that fit: from both ends inwards, as the time column is often the first or the last.
+/// Between them stands an ellipsis. At least the first is shown.
+fn fitting(widths: &[u16], terminal: Option<u16>) -> Ends {
+    let all = Ends { left: widths.len(), right: 0 };
+    let Some(terminal) = terminal.map(usize::from) else { return all };
     let room = |width: u16| usize::from(width) + 3;
-    let all: usize = 1 + widths.iter().map(|width| room(*width)).sum::<usize>();
-    if all <= usize::from(terminal) {
-        return widths.len();
+    if widths.iter().map(|width| room(*width)).sum::<usize>() < terminal {
+        return all;
     }
-    let mut used = 1 + room(1);
-    let fit = widths.iter().take_while(|width| {
-        used += room(**width);
-        used <= usize::from(terminal)
-    });
-    fit.count().max(1)
+    let mut ends = Ends { left: 1, right: 0 };
+    let mut used = 1 + room(1) + widths.first().map_or(0, |width| room(*width));
+    while ends.count() < widths.len() {
+        let from_right = ends.right < ends.left;
+        let next = if from_right { widths.len() - 1 - ends.right } else { ends.left };
+        used += room(widths[next]);
+        if used > terminal {
+            break;
+        }
+        if from_right { ends.right += 1 } else { ends.left += 1 }
+    }
+    ends
 }
 
-fn elided(schema: &SchemaRef, rows: &[Vec<String>], columns: usize) -> Table {
-    let mut table = empty_table();
-    let names = schema.fields().iter().take(columns).map(|field| on_one_line(field.name()));
-    table.set_header(names.chain([ELLIPSIS.to_owned()]));
-    for row in rows {
-        table.add_row(row.iter().take(columns).map(String::as_str).chain([ELLIPSIS]));
+/// How many columns are shown from each end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ends {
+    left: usize,
+    right: usize,
+}
+
+impl Ends {
+    fn count(self) -> usize {
+        self.left + self.right
     }
-    for (i, column) in table.column_iter_mut().enumerate().take(columns) {
-        if schema.field(i).data_type().is_numeric() {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+
+    fn elide<T>(self, all: &[T], ellipsis: T) -> Vec<T>
+    where
+        T: Clone,
+    {
+        let (left, right) = (&all[..self.left], &all[all.len() - self.right..]);
+        left.iter().cloned().chain([ellipsis]).chain(right.iter().cloned()).collect()
     }
-    table
+}
+
+/// The table without the columns in the middle.
+fn elided(schema: &SchemaRef, rows: &[Vec<String>], ends: Ends) -> Table {
+    let fields = schema.fields();
+    let fields = ends.elide(fields, Arc::new(Field::new(ELLIPSIS, DataType::Utf8, true)));
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| ends.elide(row, ELLIPSIS.to_owned())).collect();
+    table(&Arc::new(Schema::new(fields)), &rows, None)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
@@ -268,7 +283,7 @@ mod tests {
     use crate::output::sink;
 
     fn batch(rows: i64) -> RecordBatch {
-        let names = (0..rows).map(|i| format!("name {i}"));
+        let names = (0..rows).map(|i| format!("name {i:04}"));
         RecordBatch::try_from_iter([
             ("number", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef),
             ("who", Arc::new(StringArray::from_iter_values(names))),
@@ -301,12 +316,24 @@ mod tests {
     fn a_terminal_gets_the_first_rows_and_what_is_left_out() {
         let view = View { rows: 2, width: Some(20) };
         let text = written(Some(view), &[batch(5), batch(5)]);
-        assert!(text.contains("name 1") || text.contains(ELLIPSIS), "{text}");
+        assert!(text.contains(ELLIPSIS), "{text}");
         assert!(text.contains("10 rows, the first 2 shown"), "{text}");
-        assert!(text.contains("2 columns, the first 1 shown"), "{text}");
+        assert!(text.contains("2 columns, 1 shown"), "{text}");
         let wide = View { rows: 40, width: Some(80) };
         let text = written(Some(wide), &[batch(3)]);
         assert!(text.ends_with("3 rows\n"), "{text}");
+    }
+
+    #[test]
+    fn columns_are_kept_from_both_ends() {
+        let fit = |terminal| fitting(&[5, 5, 5, 5], terminal);
+        assert_eq!(fit(None), Ends { left: 4, right: 0 });
+        assert_eq!(fit(Some(33)), Ends { left: 4, right: 0 });
+        assert_eq!(fit(Some(32)), Ends { left: 2, right: 1 });
+        assert_eq!(fit(Some(21)), Ends { left: 1, right: 1 });
+        assert_eq!(fit(Some(3)), Ends { left: 1, right: 0 });
+        let ends = Ends { left: 1, right: 1 };
+        assert_eq!(ends.elide(&["a", "b", "c"], "…"), ["a", "…", "c"]);
     }
 
     #[test]

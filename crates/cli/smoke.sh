@@ -1,0 +1,258 @@
+#!/usr/bin/env bash
+# Runs every command of the program as a user would, with good and bad input, in a temporary
+# directory, and checks outputs and exit codes. Usage: crates/cli/smoke.sh [PROGRAM]
+# (default: target/debug/tidelog, which must have been built).
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+program=$(realpath "${1:-$root/target/debug/tidelog}")
+weather=$root/examples/data/nyc-weather-2013.csv
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+unset TIDELOG_STORE RUST_LOG
+checks=0
+failures=0
+
+fail() {
+    failures=$((failures + 1))
+    printf 'FAILED: %s\n' "$1" >&2
+    sed 's/^/    stdout: /' out >&2
+    sed 's/^/    stderr: /' err >&2
+}
+
+# expect CODE ARGS…: runs the program and checks its exit code; leaves its output in out and err.
+expect() {
+    local code=$1
+    shift
+    "$program" "$@" >out 2>err
+    local found=$?
+    checks=$((checks + 1))
+    [ "$found" -eq "$code" ] || fail "tidelog $*: exit code $found, expected $code"
+    if [ "$code" -ne 0 ] && [ "$code" -ne 2 ] && [ "$(wc -l <err)" -ne 1 ]; then
+        fail "tidelog $*: an error is one line"
+    fi
+}
+
+# has FILE TEXT: the file has the text. is FILE TEXT: the file is the text.
+has() {
+    checks=$((checks + 1))
+    grep -qF -- "$2" "$1" || fail "$1 does not have: $2"
+}
+is() {
+    checks=$((checks + 1))
+    [ "$(cat "$1")" = "$2" ] || fail "$1 is not: $2"
+}
+
+# --- usage -------------------------------------------------------------------------------------
+expect 0 --help
+expect 0 --version
+expect 2
+expect 2 nonsense
+expect 2 ls
+has err '--store'
+has err 'TIDELOG_STORE'
+expect 2 --json ls
+has err '"kind":"usage"'
+
+# --- store and tree ----------------------------------------------------------------------------
+expect 4 --store missing ls
+has err 'init'
+mkdir empty
+expect 4 --store empty ls
+checks=$((checks + 1))
+[ -z "$(ls -A empty)" ] || fail 'looking for a store must not write'
+expect 3 --store s3://bucket ls
+export TIDELOG_STORE=$work/store
+expect 0 init
+expect 5 init
+expect 0 mkdir /a/b
+expect 5 mkdir /a/b
+expect 3 mkdir a
+expect 3 mkdir /a/../b
+expect 0 ls
+is out '/a/'
+expect 0 ls /a/
+is out '/a/b/'
+expect 0 ls '/**'
+has out '/a/b/'
+expect 4 ls /missing
+expect 0 --json ls
+has out '"path":"/a"'
+expect 0 describe /a
+has out 'directory'
+expect 4 describe /missing
+expect 0 mv /a/b /c
+expect 4 mv /missing /d
+expect 5 mv /a /c
+expect 0 rm /c
+expect 4 rm /c
+expect 0 mkdir /x/y
+expect 3 rm /x
+expect 0 rm -r /x
+expect 0 log
+has out 'rename'
+expect 0 stats
+has out 'directories'
+expect 0 --json stats
+has out '"series":0'
+
+# --- append --------------------------------------------------------------------------------------
+expect 0 series create /weather/nyc.series --time-column time_hour --key origin --dedup
+expect 5 series create /weather/nyc.series
+expect 2 series create /w --unit weeks
+expect 3 series query /weather/nyc.series
+expect 0 series append /weather/nyc.series "$weather"
+has out 'v1, 26,115 rows'
+expect 0 describe /weather/nyc.series
+has out 'Timestamp'
+expect 0 --json describe /weather/nyc.series
+has out '"rows":26115'
+expect 0 ls -l '/**'
+has out '26,115'
+
+printf 'time,v\n2024-01-01T00:00:00Z,1\n2024-01-01 01:00,NA\n' >one.csv
+printf 'time,v\n2024-01-02,3\n2024-01-01T00:30:00+00:00,2\n' >two.csv
+printf 'time,v\n2024-01-03,4\n2024-01-04,x\n' >word.csv
+printf 'time,v\n2024-01-03,4\n2024-01-04\n' >ragged.csv
+printf 'time,v\n2024-01-03,\xff\n' >latin.csv
+printf 'time,v\nNA,4\n' >null.csv
+printf 'time,v\n1500-01-01,4\n' >early.csv
+printf 'time,v\n' >norows.csv
+printf 'time,v,w\n2024-01-03,4,5\n' >extra.csv
+printf 'v\n4\n' >notime.csv
+: >nothing.csv
+expect 0 series append /s one.csv two.csv norows.csv
+has out 'one.csv: v1, 2 rows'
+has out 'two.csv: v2, 2 rows'
+has out 'norows.csv: no rows'
+expect 0 --json log
+has out '"version":2'
+for bad in word:3 ragged:3 latin:2 null:2 early:2 extra:1; do
+    expect 3 series append /s "${bad%:*}.csv"
+    has err "${bad%:*}.csv: line ${bad#*:}: "
+done
+expect 3 series append /s nothing.csv
+expect 3 series append /s notime.csv
+expect 3 series append /t notime.csv
+has err 'time column'
+expect 4 series append /s missing.csv
+expect 2 series append /s one.txt
+expect 3 series append /s/below one.csv
+expect 3 series append /s one.csv --time-column v
+expect 0 log /s
+expect 3 series append /s one.csv word.csv two.csv
+has out 'one.csv: v3'
+has err '1 of 3 files are stored'
+expect 3 --json series append /s one.csv extra.csv
+has out '"version":4'
+has err '"stored":1'
+expect 0 --json log /s
+has out '"version":4'
+"$program" series append /s - <two.csv >out 2>err || fail 'append from standard input'
+has out 'v5'
+printf 'ts,v\n1700000000,1\n' >epoch.csv
+expect 3 series append /epoch epoch.csv
+expect 0 series append /epoch epoch.csv --unit s
+
+# --- query ---------------------------------------------------------------------------------------
+expect 0 series query /s --as-of v2 --format csv
+is out 'time,v
+2024-01-01T00:00:00Z,1.0
+2024-01-01T00:30:00Z,2.0
+2024-01-01T01:00:00Z,
+2024-01-02T00:00:00Z,3.0'
+expect 0 series query /s --as-of v1 --format json
+is out '{"time":"2024-01-01T00:00:00Z","v":1.0}
+{"time":"2024-01-01T01:00:00Z","v":null}'
+expect 0 --json series query /s --as-of v1 --limit 1
+is out '{"time":"2024-01-01T00:00:00Z","v":1.0}'
+expect 0 series query /s --as-of v2 --from 2024-01-01 --to 2024-01-01 --where 'v > 1' --columns v --format csv
+is out 'v
+2.0'
+expect 0 series query /s --as-of v2 --desc --limit 1 --columns time --format csv
+is out 'time
+2024-01-02T00:00:00Z'
+expect 0 series query /s --as-of v2 --order-by v:desc --limit 1 --columns v --format csv
+expect 0 series query /s --from -7d --to now --format csv
+is out 'time,v'
+expect 0 series query '/weather/*' --limit 1
+has out '_path'
+expect 0 --memory 512MB --verbose series query /s --limit 1
+has err 'planned'
+expect 2 --memory lots ls
+expect 3 series query /s --from 2024-01-02 --to 2024-01-01
+expect 3 series query /s --from yesterday
+expect 4 series query /s --as-of v99
+expect 3 series query /s --columns nope
+expect 3 series query /s --where 'v >'
+expect 4 series query /missing
+expect 4 series query '/missing*'
+
+# --- output --------------------------------------------------------------------------------------
+expect 0 series query /weather/nyc.series -o all.parquet
+expect 0 series query /weather/nyc.series -o all.csv
+checks=$((checks + 1))
+[ "$(wc -l <all.csv)" -eq 26116 ] || fail 'all rows are written'
+expect 0 series query /weather/nyc.series -o all.arrow
+expect 0 series query /weather/nyc.series -o all.jsonl
+expect 0 series query /weather/nyc.series --format table
+checks=$((checks + 1))
+[ "$(wc -l <out)" -eq 26119 ] || fail 'a table in a pipe has all rows'
+expect 0 series append /again all.parquet --time-column time_hour
+has out 'v1, 26,115 rows'
+head -c 20000 all.parquet >cut.parquet
+expect 3 series append /again cut.parquet
+expect 3 series append /again one.csv --format parquet
+expect 4 series query /s -o missing/all.csv
+cp all.csv before.csv
+expect 3 sql 'select [1] as list' -o all.csv
+cmp -s all.csv before.csv || fail 'a failed query must leave the file as it was'
+checks=$((checks + 1))
+[ -z "$(find . -maxdepth 1 -name '.*.partial')" ] || fail 'a failed query must leave no half file'
+if [ -e /dev/full ]; then
+    for format in csv json parquet arrow table; do
+        expect 9 series query /weather/nyc.series --format $format -o /dev/full
+    done
+fi
+for format in csv json parquet arrow table; do
+    "$program" series query /weather/nyc.series --format $format 2>err | head -c 10 >/dev/null
+    status=${PIPESTATUS[0]}
+    checks=$((checks + 1))
+    { [ "$status" -eq 0 ] && [ ! -s err ]; } || fail "a closed pipe ends quietly ($format, $status)"
+done
+
+# --- SQL -----------------------------------------------------------------------------------------
+expect 0 sql 'SELECT count(*) AS n FROM "/weather/nyc.series"' --format csv
+is out 'n
+26115'
+expect 0 sql "SELECT count(*) AS n FROM series('/weather/*')" --json
+is out '{"n":26115}'
+expect 0 sql 'EXPLAIN SELECT * FROM "/weather/nyc.series"'
+has out 'versions='
+expect 0 sql "INSERT INTO \"/s\" (time, v) VALUES ('2024-02-01T00:00:00Z', 7)"
+expect 0 sql 'SELECT max(version) AS v FROM tidelog.versions' --format csv
+printf 'SELECT 42 AS x' >query.sql
+"$program" sql - --format csv <query.sql >out 2>err || fail 'sql from standard input'
+is out 'x
+42'
+expect 3 sql 'SELEC 1'
+terms=$(printf '1+%.0s' {1..20000})
+expect 10 sql "SELECT ${terms}1"
+
+# --- demo ----------------------------------------------------------------------------------------
+unset TIDELOG_STORE
+expect 0 demo
+has out '26,115 rows'
+has out 'versions 2 of 13'
+has out 'was 9.0 to 9.0 °F higher'
+expect 5 demo
+has err 'rm -r'
+expect 0 --json demo other
+has out '"versions":13'
+expect 0 --store tidelog-demo sql 'SELECT count(*) AS n FROM "/weather/nyc.series"' --format csv
+is out 'n
+26115'
+
+printf '%s checks, %s failures\n' "$checks" "$failures"
+[ "$failures" -eq 0 ]

@@ -1,0 +1,25 @@
+//! Test doubles and oracles for Tidelog. For tests only: no product crate depends on it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`faults`] | [`FaultStore`]: an object store that fails, delays and loses answers by script or by seed |
+//! | [`env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
+//! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
+//! | [`cell`] | rows as plain values that compare and print |
+//! | [`model`] | [`Model`]: the naive in-memory store that says what every read must yield |
+//! | [`crash`] | [`crash_point!`]: named places at which a process can be made to die |
+//!
+//! What is *not* here: anything that knows the engine. The model shares no code with it, so that a
+//! mistake has to be made twice to go unseen.
+
+pub mod cell;
+pub mod crash;
+pub mod env;
+pub mod faults;
+pub mod generate;
+pub mod model;
+
+pub use cell::{Cell, CellError, Row, rows_of};
+pub use env::{SeededRandomness, SimClock};
+pub use faults::{Fault, FaultError, FaultStore};
+pub use model::{Model, ModelAsOf, ModelError, Shape};

@@ -1,0 +1,23 @@
+//! Tests of the whole of Tidelog through its public interface.
+//!
+//! | module | asks |
+//! |---|---|
+//! | `model` | does every read yield what a naive in-memory store would? |
+//! | `faults` | is an acked append kept, once, whatever fails underneath? |
+//! | `kill` | is it kept when the process is killed? |
+//! | `bad_input` | is bad input a typed error, and damage never a row? |
+//! | `plans` | what do plans look like, and what do they open? |
+//! | `support` | helpers: a store beside its model, property runs with printed seeds |
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod support;
