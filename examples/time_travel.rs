@@ -43,7 +43,8 @@ async fn main() -> Result<()> {
 async fn bars(store: &Store, options: &ReadOptions) -> Result<Vec<f64>> {
     let rows = store.root().read_series_with_options(PATH, options).await?;
     let rows: Vec<RecordBatch> = rows.try_collect().await?;
-    let bars = |batch: &RecordBatch| batch.column(2).as_primitive::<Float64Type>().values().to_vec();
+    let bars =
+        |batch: &RecordBatch| batch.column(2).as_primitive::<Float64Type>().values().to_vec();
     Ok(rows.iter().flat_map(bars).collect())
 }
 

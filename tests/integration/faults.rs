@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use tidelog::object_store::memory::InMemory;
 use tidelog::object_store::{ObjectMeta, ObjectStore};
 use tidelog::{
-    AppendReceipt, AsOf, Env, ErrorKind, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
+    AppendReceipt, AsOf, ErrorKind, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
     TransactionId, Version,
 };
 use tidelog_storage::DurableLocal;
@@ -22,7 +22,7 @@ use tidelog_testkit::generate::{RawRow, SeriesSpec};
 use tidelog_testkit::{Fault, FaultError, FaultStore};
 use tokio::runtime::Runtime;
 
-use crate::support::{Context, Fallible, append_of, rows, same, sql};
+use crate::support::{Context, Fallible, append_of, rows, same};
 
 /// A runtime in which waiting costs nothing.
 fn paused() -> Runtime {
@@ -54,8 +54,16 @@ fn marked(path: &str, mark: u8) -> SeriesAppend {
         count: Some(mark.into()),
     };
     let raw: Vec<RawRow> = (0..rows_of_mark(mark)).map(row).collect();
-    let id = TransactionId::from_uuid(uuid::Uuid::from_u128(u128::from(mark) + 1));
-    append_of(&SeriesSpec::plain(), path, &raw).with_transaction(id)
+    append_of(&SeriesSpec::plain(), path, &raw).with_transaction(id_of(mark))
+}
+
+fn id_of(mark: u8) -> TransactionId {
+    TransactionId::from_uuid(uuid::Uuid::from_u128(u128::from(mark) + 1))
+}
+
+/// The mark of the append with this id.
+fn mark_of(id: TransactionId) -> Fallible<u8> {
+    u8::try_from(id.as_uuid().as_u128() - 1).at("an id that is not of the script")
 }
 
 /// How one append ended, as its caller was told.
@@ -121,7 +129,11 @@ impl Told {
             Ok(()) => Change::Done,
             Err(error) => {
                 self.kinds.push(error.kind());
-                if error.kind() == ErrorKind::OutcomeUnknown { Change::Unknown } else { Change::Refused }
+                if error.kind() == ErrorKind::OutcomeUnknown {
+                    Change::Unknown
+                } else {
+                    Change::Refused
+                }
             }
         }
     }
@@ -196,32 +208,43 @@ async fn found_in(store: &Store) -> Fallible<Vec<(String, i64, u8)>> {
         if versions.is_empty() {
             continue;
         }
-        let statement = format!(
-            "SELECT __version, min(count), max(count), count(*) FROM series_versions('{path}') \
-             GROUP BY __version ORDER BY __version"
-        );
-        let groups = sql(store, &statement).await?;
-        same(format!("versions of {path} with rows"), &versions.len(), &groups.len())?;
-        for (number, (version, group)) in (1_i64..).zip(versions.iter().zip(groups)) {
-            let ints: Vec<i64> = group.iter().filter_map(|cell| cell.as_int()).collect();
-            let [row_version, least, most, count] = ints[..] else {
-                return Err(format!("{path}: {group:?}"));
-            };
+        let mut rows_left: BTreeMap<i64, usize> = BTreeMap::new();
+        for row in rows(store.root().read_series_all(&path).await).await? {
+            *rows_left.entry(row[4].as_int().ok_or("a row without a mark")?).or_default() += 1;
+        }
+        for (number, version) in (1_i64..).zip(versions) {
             same(format!("{path}: dense versions"), &number, &version.version.number())?;
-            same(format!("{path}: versions of rows"), &number, &row_version)?;
-            same(format!("{path} v{number}: marks"), &least, &most)?;
-            let mark = u8::try_from(least).at("mark")?;
-            let whole = i64::try_from(rows_of_mark(mark)).at("rows")?;
-            same(format!("{path} v{number}: rows"), &whole, &count)?;
-            same(format!("{path} v{number}: rows in the log"), &whole, &(version.rows as i64))?;
+            let mark = mark_of(version.transaction)?;
+            let whole = Some(rows_of_mark(mark));
+            same(format!("{path} v{number}: rows"), &whole, &rows_left.remove(&mark.into()))?;
+            same(
+                format!("{path} v{number}: rows in the log"),
+                &whole,
+                &usize::try_from(version.rows).ok(),
+            )?;
             found.push((path.clone(), number, mark));
         }
+        same(format!("{path}: rows of no version"), &BTreeMap::new(), &rows_left)?;
     }
     Ok(found)
 }
 
-/// Judges a store by what the caller was told.
+/// Judges a store by what the caller was told, its history included.
 async fn judge(store: &Store, told: &Told) -> Fallible {
+    judge_head(store, told).await?;
+    for (mark, (path, outcome)) in &told.appends {
+        // Of those that nothing happened to afterwards, one stands for all.
+        let telling = [1, 4, 7, 8, AFTER_REMOVAL].contains(mark);
+        if let Outcome::Acked(receipt) = outcome
+            && telling
+        {
+            history_has(store, path, *mark, receipt).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn judge_head(store: &Store, told: &Told) -> Fallible {
     let found = found_in(store).await?;
     let at = |path: &str| found.iter().any(|(other, _, _)| other == path);
     match told.renamed {
@@ -234,7 +257,11 @@ async fn judge(store: &Store, told: &Told) -> Fallible {
         let removed = path == "/g/three" && *mark != AFTER_REMOVAL;
         match (outcome, here.as_slice()) {
             (Outcome::Acked(receipt), [(_, version, _)]) => {
-                same(format!("version of mark {mark}"), &receipt.version, &Some(Version::new(*version)))?;
+                same(
+                    format!("version of mark {mark}"),
+                    &receipt.version,
+                    &Some(Version::new(*version)),
+                )?;
                 if removed && told.removed == Change::Done {
                     return Err(format!("mark {mark} is there in spite of the removal"));
                 }
@@ -242,9 +269,6 @@ async fn judge(store: &Store, told: &Told) -> Fallible {
             (Outcome::Acked(_), []) if removed && told.removed != Change::Refused => {}
             (Outcome::Unknown, [] | [_]) | (Outcome::Refused, []) => {}
             (outcome, here) => return Err(format!("mark {mark} ({outcome:?}): {here:?}")),
-        }
-        if let Outcome::Acked(receipt) = outcome {
-            history_has(store, path, *mark, receipt).await?;
         }
     }
     let atomic = ATOMIC.map(|(_, mark)| found.iter().any(|(_, _, other)| *other == mark));
@@ -298,7 +322,7 @@ async fn run_on(bare: &Arc<dyn ObjectStore>, faulty: &FaultStore) -> Fallible {
         Some(store) => store,
         None => open(&over).await.at("opening again")?,
     };
-    judge(&survivor, &told).await.map_err(|error| format!("surviving handle: {error}"))?;
+    judge_head(&survivor, &told).await.map_err(|error| format!("surviving handle: {error}"))?;
     writes_go_on(&survivor, &fresh, &told).await
 }
 
@@ -317,16 +341,14 @@ async fn writes_go_on(survivor: &Store, fresh: &Store, told: &Told) -> Fallible 
             again.at(format!("repeating mark {mark}"))?;
         }
     }
-    for store in [survivor, fresh] {
-        let found = found_in(store).await?;
-        let mut marks: Vec<u8> = found.iter().map(|(_, _, mark)| *mark).collect();
-        let count = marks.len();
-        marks.sort_unstable();
-        marks.dedup();
-        same("marks, each once", &marks.len(), &count)?;
-        for mark in [20, 21] {
-            same(format!("mark {mark}"), &true, &marks.contains(&mark))?;
-        }
+    let found = found_in(fresh).await?;
+    let mut marks: Vec<u8> = found.iter().map(|(_, _, mark)| *mark).collect();
+    let count = marks.len();
+    marks.sort_unstable();
+    marks.dedup();
+    same("marks, each once", &marks.len(), &count)?;
+    for mark in [20, 21] {
+        same(format!("mark {mark}"), &true, &marks.contains(&mark))?;
     }
     Ok(())
 }
@@ -371,14 +393,13 @@ fn any_put_takes_effect_but_its_answer_is_lost() {
 
 #[test]
 fn any_operation_loses_its_answer_from_some_point_on() {
-    for error in [FaultError::Generic, FaultError::NotFound] {
-        fail_each(&format!("{error:?} after, for good"), || Fault::new(error).after().for_good());
-    }
+    let fault = || Fault::new(FaultError::Generic).after().for_good();
+    fail_each("all answers lost", fault);
 }
 
 #[test]
 fn any_put_takes_effect_when_nobody_waits_any_more() {
-    for millis in [1, 30, 1_000, 30_000] {
+    for millis in [30, 30_000] {
         let fault = || {
             Fault::new(FaultError::Generic).on(Operation::Put).later(Duration::from_millis(millis))
         };
@@ -391,7 +412,7 @@ fn any_put_takes_effect_when_nobody_waits_any_more() {
 fn random_faults_lose_and_double_nothing() {
     let first = std::env::var("TIDELOG_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let first: u64 = first.unwrap_or(1);
-    for seed in first..first + 150 {
+    for seed in first..first + 80 {
         let outcome: Fallible = paused().block_on(async {
             let bare: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             create(&bare).await.at("creating")?;
@@ -426,14 +447,20 @@ fn creating_a_store_fails_at_any_operation() {
                     }
                     let store = match open(&bare).await {
                         Ok(store) => store,
-                        Err(missing) if created.is_err() && missing.kind() == ErrorKind::NotFound => {
+                        Err(missing)
+                            if created.is_err() && missing.kind() == ErrorKind::NotFound =>
+                        {
                             create(&bare).await.at("creating again")?
                         }
                         Err(other) => return Err(other.to_string()),
                     };
                     let append = marked("/f/one", 1);
                     store.root().append_series_data_with_options(append).await.at("appending")?;
-                    same("versions", &1, &found_in(&open(&bare).await.at("opening")?).await?.len())?;
+                    same(
+                        "versions",
+                        &1,
+                        &found_in(&open(&bare).await.at("opening")?).await?.len(),
+                    )?;
                     Ok(faulty.injected() > 0)
                 });
                 let what = format!("{error:?}, after: {after}, operation {n}");
@@ -449,9 +476,12 @@ fn creating_a_store_fails_at_any_operation() {
 /// loses the version, and nobody is asked to repeat.
 #[test]
 fn a_lost_reply_to_a_commit_is_found_out() {
-    for error in
-        [FaultError::Generic, FaultError::AlreadyExists, FaultError::NotFound, FaultError::PermissionDenied]
-    {
+    for error in [
+        FaultError::Generic,
+        FaultError::AlreadyExists,
+        FaultError::NotFound,
+        FaultError::PermissionDenied,
+    ] {
         paused().block_on(async {
             let bare: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             create(&bare).await.unwrap();
@@ -480,7 +510,9 @@ fn a_commit_that_the_disk_does_not_promise_to_keep_is_not_acked() {
         let bare: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         create(&bare).await.unwrap();
         let faulty = FaultStore::new(Arc::clone(&bare));
-        faulty.inject(Fault::new(FaultError::Os(5)).on(Operation::Put).at_path("_delta_log/").after());
+        faulty.inject(
+            Fault::new(FaultError::Os(5)).on(Operation::Put).at_path("_delta_log/").after(),
+        );
         let store = open(&(Arc::new(faulty.clone()) as Arc<dyn ObjectStore>)).await.unwrap();
         let append = marked("/f/one", 1);
         let error = store.root().append_series_data_with_options(append.clone()).await.unwrap_err();
@@ -505,7 +537,8 @@ fn repeating_while_the_first_try_is_still_in_flight_stores_once() {
             let commits = |fault: Fault| fault.on(Operation::Put).at_path("_delta_log/").for_good();
             faulty.inject(commits(Fault::new(FaultError::Generic).later(late)));
             let append = marked("/f/one", 2);
-            let error = store.root().append_series_data_with_options(append.clone()).await.unwrap_err();
+            let error =
+                store.root().append_series_data_with_options(append.clone()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
             faulty.heal();
             faulty.set_latency(2, Duration::from_millis(40), Duration::from_millis(60));
@@ -537,7 +570,8 @@ fn a_store_that_cannot_be_written_stays_readable_and_recovers() {
     for error in refusals.into_iter().chain([FaultError::PermissionDenied]) {
         runtime.block_on(async {
             let directory = tempfile::tempdir().unwrap();
-            let bare: Arc<dyn ObjectStore> = Arc::new(DurableLocal::open(directory.path()).unwrap());
+            let bare: Arc<dyn ObjectStore> =
+                Arc::new(DurableLocal::open(directory.path()).unwrap());
             create(&bare).await.unwrap();
             let faulty = FaultStore::new(Arc::clone(&bare));
             let store = open(&(Arc::new(faulty.clone()) as Arc<dyn ObjectStore>)).await.unwrap();
@@ -597,8 +631,8 @@ fn a_lost_doubled_or_ghostly_append_is_noticed() {
         told.appends.remove(&30);
         judge(&store, &told).await.unwrap();
 
-        let other = TransactionId::random(Env::default().randomness.as_ref());
-        let doubled = marked("/f/one", 5).with_transaction(other);
+        // The rows of one mark again, under the id of another.
+        let doubled = marked("/f/one", 5).with_transaction(id_of(40));
         store.root().append_series_data_with_options(doubled).await.unwrap();
         judge(&store, &told).await.unwrap_err();
     });

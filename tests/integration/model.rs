@@ -40,7 +40,10 @@ mod picks {
 
         pub(super) fn below(&mut self, bound: usize) -> usize {
             // A linear congruential step (D. E. Knuth's MMIX constants).
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(self.0 >> 33).unwrap_or_default() % bound.max(1)
         }
 
@@ -81,7 +84,12 @@ fn store_as_of(as_of: ModelAsOf) -> AsOf {
 }
 
 /// Ranges with bounds at, just before and just after times that occur, and the whole of time.
-fn ranges(picks: &mut Picks, rows: &[Row], nanos: impl Fn(&Row) -> i64, count: usize) -> Vec<TimeRange> {
+fn ranges(
+    picks: &mut Picks,
+    rows: &[Row],
+    nanos: impl Fn(&Row) -> i64,
+    count: usize,
+) -> Vec<TimeRange> {
     let mut bounds = vec![i64::MIN, i64::MAX];
     for row in picks.some(rows, 6) {
         let at = nanos(&row);
@@ -243,7 +251,9 @@ async fn check_heads(pair: &Pair, store: &Store) -> Fallible {
 
 async fn check_everything(pair: &Pair, store: &Store, picks: &mut Picks) -> Fallible {
     for path in pair.model.paths() {
-        check_series(pair, store, &path, picks).await.map_err(|error| format!("{path}: {error}"))?;
+        check_series(pair, store, &path, picks)
+            .await
+            .map_err(|error| format!("{path}: {error}"))?;
         check_options(pair, store, &path, picks).await?;
     }
     let listed = store.list("/**").await.at("listing")?;
@@ -282,8 +292,8 @@ fn any_history_in_a_directory_reads_back_as_the_model_says() {
 type Questions = (SeriesSpec, Vec<(usize, bool)>, Vec<Batch>, Vec<Condition>, u64);
 
 fn questions(series: std::ops::Range<usize>, versions: usize) -> impl Strategy<Value = Questions> {
-    let batch = (0_u8..8, generate::batches())
-        .prop_map(|(path, rows)| Batch { path, spec: 0, rows });
+    let batch =
+        (0_u8..8, generate::batches()).prop_map(|(path, rows)| Batch { path, spec: 0, rows });
     let kinds = vec((0_usize..=2, any::<bool>()), series);
     (specs(), kinds, vec(batch, 2..versions), vec(conditions(), 5), any::<u64>())
 }
@@ -295,7 +305,8 @@ fn question_path(index: usize) -> String {
 /// A store with the series and versions of the questions; versions come in calls of one to three.
 async fn ask(questions: &Questions) -> Fallible<(Pair, Vec<SeriesSpec>)> {
     let (base, kinds, batches, _, seed) = questions;
-    let spec_of = |(keys, dedup): &(usize, bool)| SeriesSpec { keys: *keys, dedup: *dedup, ..*base };
+    let spec_of =
+        |(keys, dedup): &(usize, bool)| SeriesSpec { keys: *keys, dedup: *dedup, ..*base };
     let specs: Vec<SeriesSpec> = kinds.iter().map(spec_of).collect();
     let mut pair = Pair::create(Place::memory(), specs.clone(), *seed).await?;
     for index in 0..specs.len() {
@@ -314,8 +325,6 @@ async fn ask(questions: &Questions) -> Fallible<(Pair, Vec<SeriesSpec>)> {
     }
     Ok((pair, specs))
 }
-
-fn no_nan(mut q: Questions) -> Questions { if std::env::var("NO_NAN").is_ok() { for b in &mut q.2 { for r in &mut b.rows { if r.value.is_some_and(f64::is_nan) { r.value = Some(7.0); } } } } q }
 
 fn passing(condition: &Condition, spec: &SeriesSpec, rows: &[VersionedRow]) -> Vec<VersionedRow> {
     rows.iter().filter(|row| condition.holds(spec, &row.row) == Some(true)).cloned().collect()
@@ -428,7 +437,6 @@ async fn check_aggregates(
 fn sql_answers_any_condition_as_the_model_does() {
     let runtime = runtime();
     property(30, questions(1..2, 8), |questions| {
-        let questions = no_nan(questions);
         runtime.block_on(async {
             let (pair, specs) = ask(&questions).await?;
             let path = question_path(0);
@@ -469,7 +477,6 @@ fn glob_rows(
 fn a_glob_is_the_union_of_its_series() {
     let runtime = runtime();
     property(20, questions(2..4, 10), |questions| {
-        let questions = no_nan(questions);
         runtime.block_on(async {
             let (pair, specs) = ask(&questions).await?;
             if pair.model.write_times().is_empty() {
@@ -479,7 +486,8 @@ fn a_glob_is_the_union_of_its_series() {
             // Keys and dedup differ from series to series; times and columns do not.
             let spec = specs[0];
             let shape = spec.shape();
-            let times = |rows: &[Row]| rows.iter().map(|row| shape.time_of(row)).collect::<Vec<_>>();
+            let times =
+                |rows: &[Row]| rows.iter().map(|row| shape.time_of(row)).collect::<Vec<_>>();
             let mut picks = Picks::new(questions.4);
             for condition in &questions.3 {
                 let holds = |row: &Row| condition.holds(&spec, row) == Some(true);
@@ -654,7 +662,11 @@ fn write_times_increase_though_clocks_jump_back_and_differ() {
                 assert!(time > last, "{time} after {last}");
                 last = time;
             }
-            clocks[usize::from(round % 2)].advance(if round % 3 == 0 { 5_000_000 } else { -4_000_000 });
+            clocks[usize::from(round % 2)].advance(if round % 3 == 0 {
+                5_000_000
+            } else {
+                -4_000_000
+            });
         }
     });
 }
@@ -802,7 +814,10 @@ fn large_files_answer_ranges_and_conditions_as_the_model_does() {
         let times: Vec<i64> = (0..ROWS).map(|i| 1_700_000_000_000 + shift + i * step).collect();
         let keys = (0..ROWS).map(|i| (i % 7 != 0).then(|| format!("k{}", i % 5)));
         let columns: [(&str, ArrayRef); 5] = [
-            ("value", Arc::new((0..ROWS).map(|i| Some((i % 1000) as f64)).collect::<Float64Array>())),
+            (
+                "value",
+                Arc::new((0..ROWS).map(|i| Some((i % 1000) as f64)).collect::<Float64Array>()),
+            ),
             ("ts", Arc::new(TimestampMillisecondArray::from(times).with_timezone("UTC"))),
             ("key", Arc::new(keys.collect::<StringArray>())),
             ("part", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|i| i / 10_000)))),

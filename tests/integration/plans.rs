@@ -258,7 +258,10 @@ async fn a_version_inside_a_shared_file_hides_later_rows() -> Result<()> {
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         assert_eq!(i64::try_from(rows)?, expected, "v{version}");
     }
-    assert_snapshot!("as_of_inside_a_file", fixture.plan("SELECT * FROM series('/g', 'v2')").await?);
+    assert_snapshot!(
+        "as_of_inside_a_file",
+        fixture.plan("SELECT * FROM series('/g', 'v2')").await?
+    );
     Ok(())
 }
 

@@ -27,22 +27,17 @@ pub(crate) const PATHS: [&str; 6] =
 
 /// Runs a property over cases from a fixed seed. `TIDELOG_TEST_SEED` and `TIDELOG_TEST_CASES`
 /// choose others; a failure prints both and the least input found that fails.
-pub(crate) fn property<S: Strategy>(
-    cases: u32,
-    strategy: S,
-    test: impl Fn(S::Value) -> Fallible,
-) {
+pub(crate) fn property<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Fallible) {
     let of_env = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = of_env("TIDELOG_TEST_SEED").unwrap_or(0x71DE_1065);
-    let cases = of_env("TIDELOG_TEST_CASES")
-        .and_then(|cases| u32::try_from(cases).ok())
-        .unwrap_or(cases);
+    let cases =
+        of_env("TIDELOG_TEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(cases);
     let config = ProptestConfig {
         cases,
         rng_seed: RngSeed::Fixed(seed),
         failure_persistence: None,
         max_shrink_iters: 600,
-        max_shrink_time: 60_000,
+        max_shrink_time: 30_000,
         ..ProptestConfig::default()
     };
     let outcome =
@@ -146,9 +141,7 @@ impl Place {
     /// How to open a store here; `env` and `partitions` as the builder takes them.
     pub(crate) fn builder(&self, env: &Env, partitions: usize) -> StoreBuilder {
         match self {
-            Self::Memory(store) => {
-                Store::builder("memory://").with_object_store(Arc::clone(store))
-            }
+            Self::Memory(store) => Store::builder("memory://").with_object_store(Arc::clone(store)),
             Self::Directory(directory) => Store::builder(directory.path().to_str().unwrap()),
         }
         .with_env(env.clone())
@@ -317,8 +310,8 @@ impl Pair {
     async fn append(&mut self, store: &Store, batch: &Batch) -> Fallible {
         let path = path_of(batch.path);
         let tag = self.prepare(store, path, batch.spec).await?;
-        let append = append_of(&self.specs[tag], path, &batch.rows)
-            .with_transaction(self.transaction());
+        let append =
+            append_of(&self.specs[tag], path, &batch.rows).with_transaction(self.transaction());
         let found = store.root().append_series_data_with_options(append.clone()).await;
         let receipt = self.settle(path, tag, &batch.rows, &found)?;
         if let Some(receipt) = receipt.filter(|receipt| receipt.version.is_some()) {

@@ -249,8 +249,22 @@ mod tests {
     #[test]
     fn what_is_not_a_path_is_refused() {
         for text in [
-            "", "a", "a/b", "//", "/a//b", "/a/", "/.", "/..", "/a/../b", "/__x", "/a\0b", "/a\nb",
-            "/a\u{202E}b", "/a\u{200F}", "C:\\x", "../x",
+            "",
+            "a",
+            "a/b",
+            "//",
+            "/a//b",
+            "/a/",
+            "/.",
+            "/..",
+            "/a/../b",
+            "/__x",
+            "/a\0b",
+            "/a\nb",
+            "/a\u{202E}b",
+            "/a\u{200F}",
+            "C:\\x",
+            "../x",
         ] {
             assert!(TreePath::parse(text).is_err(), "{text:?}");
         }

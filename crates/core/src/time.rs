@@ -173,7 +173,9 @@ impl WriteTime {
     /// # Errors
     /// [`TimeError::Time`] if the text is neither.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
-        if let Ok(date) = civil::Date::from_str(text) && is_bare_date(text) {
+        if let Ok(date) = civil::Date::from_str(text)
+            && is_bare_date(text)
+        {
             return day_start(date, text).map(|nanos| Self(nanos / 1000 + MICROS_PER_DAY - 1));
         }
         instant(text).map(|nanos| Self(nanos.div_euclid(1000)))
@@ -343,7 +345,9 @@ fn parse(text: &str, now: WriteTime) -> Result<Parsed, TimeError> {
     if let Some(age) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) {
         return ago(text, age, now_nanos).map(exact);
     }
-    if let Ok(date) = civil::Date::from_str(text) && is_bare_date(text) {
+    if let Ok(date) = civil::Date::from_str(text)
+        && is_bare_date(text)
+    {
         let first = day_start(date, text)?;
         let last = first.checked_add(NANOS_PER_DAY - 1).ok_or_else(|| out_of_range(text))?;
         return Ok(Parsed { first, last });
@@ -367,10 +371,9 @@ fn ago(text: &str, age: &str, now_nanos: i64) -> Result<i64, TimeError> {
 }
 
 fn day_start(date: civil::Date, text: &str) -> Result<i64, TimeError> {
-    let zoned = date.to_zoned(TimeZone::UTC).map_err(|error| TimeError::Time {
-        text: text.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let zoned = date
+        .to_zoned(TimeZone::UTC)
+        .map_err(|error| TimeError::Time { text: text.to_owned(), reason: error.to_string() })?;
     i64::try_from(zoned.timestamp().as_nanosecond()).map_err(|_| out_of_range(text))
 }
 
@@ -380,9 +383,7 @@ fn instant(text: &str) -> Result<i64, TimeError> {
     let timestamp = match text.parse::<Timestamp>() {
         Ok(timestamp) => timestamp,
         Err(error) => match text.parse::<civil::DateTime>() {
-            Ok(local) => {
-                local.to_zoned(TimeZone::UTC).map_err(|error| fail(&error))?.timestamp()
-            }
+            Ok(local) => local.to_zoned(TimeZone::UTC).map_err(|error| fail(&error))?.timestamp(),
             Err(_) => return Err(fail(&error)),
         },
     };
@@ -425,7 +426,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_time_is_refused() {
-        for text in ["", "yesterday", "-", "-7", "2024-02-30", "9999-01-01", "1500-01-01", "12:00"] {
+        for text in ["", "yesterday", "-", "-7", "2024-02-30", "9999-01-01", "1500-01-01", "12:00"]
+        {
             assert!(EventTime::parse_start(text, NOW).is_err(), "{text}");
         }
     }
@@ -445,7 +447,10 @@ mod tests {
         assert!(range.overlaps(&TimeRange::try_new(20, 30)?));
         assert!(!range.overlaps(&TimeRange::try_new(21, 30)?));
         assert!(range.covers(&TimeRange::try_new(10, 20)?));
-        assert_eq!(range.intersect(&TimeRange::try_new(20, 30)?), Some(TimeRange::try_new(20, 20)?));
+        assert_eq!(
+            range.intersect(&TimeRange::try_new(20, 30)?),
+            Some(TimeRange::try_new(20, 20)?)
+        );
         assert!(TimeRange::try_new(2, 1).is_err());
         Ok(())
     }

@@ -24,9 +24,7 @@ use tidelog_core::{
 
 use crate::error::Error;
 use crate::options::{FileOrder, SeriesOptions};
-use crate::row::{
-    EntryType, FileOp, FileRow, Row, TreeOp, TreeRow, VersionOp, VersionRow,
-};
+use crate::row::{EntryType, FileOp, FileRow, Row, TreeOp, TreeRow, VersionOp, VersionRow};
 use crate::schema::{column, log_schema};
 
 /// Below this many rows, compression costs more time than the bytes are worth.
@@ -141,8 +139,8 @@ pub(crate) fn to_parquet(batch: &RecordBatch) -> Result<Bytes, Error> {
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .build();
     let mut bytes = Vec::with_capacity(8 * 1024);
-    let mut writer =
-        ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).map_err(Error::encode)?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))
+        .map_err(Error::encode)?;
     writer.write(batch).map_err(Error::encode)?;
     writer.close().map_err(Error::encode)?;
     Ok(bytes.into())
@@ -176,9 +174,9 @@ struct Columns<'a> {
 impl Columns<'_> {
     fn array<'b, A: Array + 'static>(&'b self, name: &str) -> Result<&'b A, Error> {
         let array = self.batch.column_by_name(name);
-        array
-            .and_then(|array| array.as_any().downcast_ref())
-            .ok_or_else(|| Error::part(self.object, format!("column {name} is missing or of another type")))
+        array.and_then(|array| array.as_any().downcast_ref()).ok_or_else(|| {
+            Error::part(self.object, format!("column {name} is missing or of another type"))
+        })
     }
 
     fn fill<T>(
@@ -200,22 +198,42 @@ impl Columns<'_> {
         Ok(())
     }
 
-    fn texts(&self, records: &mut [Record], name: &str, set: fn(&mut Record, String)) -> Result<(), Error> {
+    fn texts(
+        &self,
+        records: &mut [Record],
+        name: &str,
+        set: fn(&mut Record, String),
+    ) -> Result<(), Error> {
         self.array::<StringArray>(name)?;
         self.fill(records, name, |a, i| a.as_string::<i32>().value(i).to_owned(), set)
     }
 
-    fn longs(&self, records: &mut [Record], name: &str, set: fn(&mut Record, i64)) -> Result<(), Error> {
+    fn longs(
+        &self,
+        records: &mut [Record],
+        name: &str,
+        set: fn(&mut Record, i64),
+    ) -> Result<(), Error> {
         self.array::<Int64Array>(name)?;
         self.fill(records, name, |a, i| a.as_primitive::<Int64Type>().value(i), set)
     }
 
-    fn binaries(&self, records: &mut [Record], name: &str, set: fn(&mut Record, Vec<u8>)) -> Result<(), Error> {
+    fn binaries(
+        &self,
+        records: &mut [Record],
+        name: &str,
+        set: fn(&mut Record, Vec<u8>),
+    ) -> Result<(), Error> {
         self.array::<BinaryArray>(name)?;
         self.fill(records, name, |a, i| a.as_binary::<i32>().value(i).to_vec(), set)
     }
 
-    fn booleans(&self, records: &mut [Record], name: &str, set: fn(&mut Record, bool)) -> Result<(), Error> {
+    fn booleans(
+        &self,
+        records: &mut [Record],
+        name: &str,
+        set: fn(&mut Record, bool),
+    ) -> Result<(), Error> {
         self.array::<BooleanArray>(name)?;
         self.fill(records, name, |a, i| a.as_boolean().value(i), set)
     }
@@ -372,7 +390,9 @@ impl Record {
         let commit = CommitVersion::new(self.commit_version);
         match self.kind.as_str() {
             "tree" => self.into_tree(object, timestamp, commit).map(Row::Tree),
-            "store" => Err(Error::NewerFormat { what: format!("the store operation {:?}", self.op) }),
+            "store" => {
+                Err(Error::NewerFormat { what: format!("the store operation {:?}", self.op) })
+            }
             "version" => self.into_version(object, timestamp, commit).map(Row::Version),
             "file" => self.into_file(object, timestamp, commit).map(Row::File),
             kind => Err(Error::NewerFormat { what: format!("rows of kind {kind:?}") }),

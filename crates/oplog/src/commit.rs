@@ -134,7 +134,9 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
     let info = info.ok_or_else(|| damaged("it has no commit record".to_owned()))?;
     let commit = read_record(&info, version, parts).map_err(damaged)?;
     if info.info.get(FORMAT).and_then(Value::as_u64) > Some(u64::from(FORMAT_VERSION)) {
-        return Err(Error::NewerFormat { what: format!("a commit of format {}", info.info[FORMAT]) });
+        return Err(Error::NewerFormat {
+            what: format!("a commit of format {}", info.info[FORMAT]),
+        });
     }
     Ok(commit)
 }

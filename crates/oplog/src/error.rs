@@ -95,8 +95,9 @@ impl Error {
             Self::DamagedCommit { .. } | Self::DamagedPart { .. } | Self::Inconsistent { .. } => {
                 ErrorKind::Corruption
             }
+            // What is written to was there a moment ago: the place is gone, not the data.
             Self::Store { source: object_store::Error::NotFound { .. }, .. } => {
-                ErrorKind::Corruption
+                ErrorKind::Unavailable
             }
             Self::Store { source, .. } => match kind_of(source) {
                 ErrorKind::AlreadyExists => ErrorKind::Conflict,

@@ -41,9 +41,7 @@ pub use error::Error;
 pub use hash::Hash128;
 pub use log::{CommitOutcome, Log, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
-pub use row::{
-    EntryType, FileOp, FileRow, Row, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
-};
+pub use row::{EntryType, FileOp, FileRow, Row, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow};
 pub use schema::log_schema;
 pub use series::SeriesState;
 pub use state::Snapshot;

@@ -150,7 +150,11 @@ impl Log {
             if number != expected {
                 let commit = CommitVersion::new(expected);
                 let object = commit::object_of(&self.inner.prefix, commit).to_string();
-                return Err(Error::DamagedCommit { commit, object, reason: "it is missing".into() });
+                return Err(Error::DamagedCommit {
+                    commit,
+                    object,
+                    reason: "it is missing".into(),
+                });
             }
         }
         Ok(newest)
@@ -263,14 +267,17 @@ impl Log {
         let part = Part::from_add(&add).map_err(Error::encode)?;
         let json = commit::encode(id, add, rows.len(), last_write)?;
         let path = self.part_path(&part);
-        let commit = Commit {
-            version,
-            id,
-            last_write,
-            complete_through: last_write,
-            parts: vec![part],
-        };
-        Ok(StagedCommit { base: base.clone(), commit, json, part: path, part_bytes, rows, transaction })
+        let commit =
+            Commit { version, id, last_write, complete_through: last_write, parts: vec![part] };
+        Ok(StagedCommit {
+            base: base.clone(),
+            commit,
+            json,
+            part: path,
+            part_bytes,
+            rows,
+            transaction,
+        })
     }
 
     /// Puts the rows of a staged commit where the commit will point.
@@ -371,7 +378,10 @@ impl Log {
             return Err(Error::part(path.as_ref(), "it is missing"));
         };
         if bytes.len() as u64 != part.size || Hash128::of(&bytes) != part.hash {
-            return Err(Error::part(path.as_ref(), "its bytes do not match the hash in its commit"));
+            return Err(Error::part(
+                path.as_ref(),
+                "its bytes do not match the hash in its commit",
+            ));
         }
         Ok((path, bytes))
     }

@@ -51,10 +51,7 @@ impl SeriesOptions {
 
     /// Names the key columns. Default: none.
     #[must_use]
-    pub fn with_key_columns<N: Into<String>>(
-        mut self,
-        names: impl IntoIterator<Item = N>,
-    ) -> Self {
+    pub fn with_key_columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.key_columns = names.into_iter().map(Into::into).collect();
         self
     }

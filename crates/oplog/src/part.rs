@@ -55,8 +55,7 @@ impl Part {
         let families = tag(TAG_FAMILIES).ok_or("an add does not tell its kinds of rows")?;
         let stats: Value = serde_json::from_str(add.stats.as_deref().unwrap_or("null"))
             .map_err(|error| format!("statistics are no JSON: {error}"))?;
-        let bound =
-            |which: &str, column: &str| Some(stats[which][column].as_str()?.to_owned());
+        let bound = |which: &str, column: &str| Some(stats[which][column].as_str()?.to_owned());
         let range = |column| bound("minValues", column).zip(bound("maxValues", column));
         Ok(Self {
             object: add.path.clone(),

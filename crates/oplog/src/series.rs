@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
-use tidelog_core::{
-    CommitVersion, FileId, NodeId, TimeRange, TransactionId, Version, WriteTime,
-};
+use tidelog_core::{CommitVersion, FileId, NodeId, TimeRange, TransactionId, Version, WriteTime};
 
 use crate::row::{FileOp, FileRow, VersionRow};
 

@@ -84,8 +84,7 @@ impl Snapshot {
         }
         let mut tree = Tree::default();
         for row in self.0.history.iter().take_while(|row| row.timestamp <= time) {
-            tree.apply(row)
-                .map_err(|reason| Error::Inconsistent { commit: row.commit, reason })?;
+            tree.apply(row).map_err(|reason| Error::Inconsistent { commit: row.commit, reason })?;
         }
         Ok(tree)
     }

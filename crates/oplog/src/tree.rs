@@ -186,8 +186,7 @@ impl Tree {
     }
 
     fn link(&mut self, parent: NodeId, name: Arc<str>, id: NodeId) {
-        let mut children =
-            self.children.get(&parent).cloned().unwrap_or_else(Children::new_sync);
+        let mut children = self.children.get(&parent).cloned().unwrap_or_else(Children::new_sync);
         children.insert_mut(name, id);
         self.children.insert_mut(parent, children);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::Result;
-use tidelog_core::{AsOf, ErrorKind, TreePath};
+use tidelog_core::{AsOf, TreePath};
 use tidelog_oplog::{EntryType, Snapshot};
 
 use crate::error::Error;
@@ -65,7 +65,6 @@ impl SchemaProvider for SeriesSchema {
         let engine = self.queries.engine();
         let view = match engine.series_in(&self.snapshot, &path, &AsOf::Head).await {
             Ok(view) => view,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::Store(error).into()),
         };
         let table = SeriesTable::try_new(

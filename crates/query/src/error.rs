@@ -34,6 +34,12 @@ pub enum Error {
         /// What it does.
         what: String,
     },
+    /// The statement asks for what cannot be done.
+    #[error("{message}")]
+    Unsupported {
+        /// What.
+        message: String,
+    },
     /// The statement or an option is wrong.
     #[error("{message}")]
     Invalid {
@@ -61,7 +67,7 @@ impl Error {
         match self {
             Self::Store(error) => error.kind(),
             Self::StatementLimit { .. } | Self::Resources { .. } => ErrorKind::LimitExceeded,
-            Self::NotAllowed { .. } => ErrorKind::Unsupported,
+            Self::NotAllowed { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Invalid { .. } => ErrorKind::InvalidInput,
             Self::Execution { .. } => ErrorKind::Internal,
         }
@@ -84,22 +90,17 @@ impl From<DataFusionError> for Error {
             DataFusionError::SQL(..)
             | DataFusionError::Plan(_)
             | DataFusionError::SchemaError(..)
-            | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)
             | DataFusionError::Execution(_) => {
                 Self::Invalid { message: error.strip_backtrace().to_string() }
             }
-            DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
-                ArrowError::CastError(_)
-                | ArrowError::ParseError(_)
-                | ArrowError::DivideByZero
-                | ArrowError::ArithmeticOverflow(_)
-                | ArrowError::InvalidArgumentError(_) => {
-                    Self::Invalid { message: arrow.to_string() }
-                }
-                _ => Self::Execution { message: error.strip_backtrace().to_string() },
+            DataFusionError::NotImplemented(message) => {
+                Self::Unsupported { message: message.clone() }
+            }
+            _ => match computing_cause(&error) {
+                Some(message) => Self::Invalid { message },
+                None => Self::Execution { message: error.strip_backtrace().to_string() },
             },
-            _ => Self::Execution { message: error.strip_backtrace().to_string() },
         }
     }
 }
@@ -119,6 +120,26 @@ fn own_cause(error: &DataFusionError) -> Option<Error> {
         }
         if let Some(store) = current.downcast_ref::<tidelog_store::Error>() {
             return Some(Error::Store(store.clone()));
+        }
+        next = inner(current).or_else(|| current.source());
+    }
+    None
+}
+
+/// A computation of the statement that values did not allow, such as a division by zero.
+fn computing_cause(error: &DataFusionError) -> Option<String> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = next {
+        if let Some(arrow) = current.downcast_ref::<ArrowError>() {
+            match arrow {
+                ArrowError::CastError(_)
+                | ArrowError::ParseError(_)
+                | ArrowError::DivideByZero
+                | ArrowError::ArithmeticOverflow(_)
+                | ArrowError::ComputeError(_)
+                | ArrowError::InvalidArgumentError(_) => return Some(arrow.to_string()),
+                _ => {}
+            }
         }
         next = inner(current).or_else(|| current.source());
     }

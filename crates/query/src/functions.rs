@@ -42,7 +42,10 @@ pub(crate) struct Call {
 pub(crate) type Resolved = HashMap<Call, Arc<SeriesTable>>;
 
 impl Call {
-    fn from_texts(function: &'static str, mut texts: Vec<String>) -> std::result::Result<Self, Error> {
+    fn from_texts(
+        function: &'static str,
+        mut texts: Vec<String>,
+    ) -> std::result::Result<Self, Error> {
         let as_of = if texts.len() == 2 { texts.pop() } else { None };
         match (texts.pop(), texts.is_empty()) {
             (Some(pattern), true) => Ok(Self { function, pattern, as_of }),

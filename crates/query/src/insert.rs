@@ -48,8 +48,7 @@ impl DataSink for AppendSink {
         mut data: SendableRecordBatchStream,
         context: &Arc<TaskContext>,
     ) -> Result<u64> {
-        let reservation =
-            MemoryConsumer::new("INSERT INTO").register(context.memory_pool());
+        let reservation = MemoryConsumer::new("INSERT INTO").register(context.memory_pool());
         let mut batches = Vec::new();
         while let Some(batch) = data.try_next().await? {
             reservation.try_grow(batch.get_array_memory_size())?;

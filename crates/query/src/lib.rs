@@ -16,6 +16,7 @@
 //! | [`table`] | [`SeriesTable`]: one or more series as a table provider |
 //! | `scan` | the data source underneath: layout, order, merge, statistics |
 //! | `time_filter` | ranges of event time out of filter expressions |
+//! | `round_literals` | comparisons of a time column with a finer literal |
 //! | `rules` | physical rules: one ordered chain, aggregates answered from the log |
 //! | `catalog`, `functions`, `log_tables` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
@@ -34,6 +35,7 @@ mod catalog;
 mod functions;
 mod insert;
 mod log_tables;
+mod round_literals;
 mod rules;
 mod scan;
 mod time_filter;

@@ -27,7 +27,11 @@ pub const ITEMS_MAX: usize = 20_000;
 /// [`Error::StatementLimit`] naming the limit, [`Error::Invalid`] if the text is no SQL at all.
 pub fn check(sql: &str) -> Result<(), Error> {
     let limited = |what, found, limit, remedy| {
-        if found <= limit { Ok(()) } else { Err(Error::StatementLimit { what, found, limit, remedy }) }
+        if found <= limit {
+            Ok(())
+        } else {
+            Err(Error::StatementLimit { what, found, limit, remedy })
+        }
     };
     limited("bytes", sql.len(), TEXT_BYTES_MAX, "split it, or insert the data by an append")?;
     let tokens = Tokenizer::new(&GenericDialect {}, sql)
@@ -98,7 +102,8 @@ mod tests {
     fn honest_statements_pass() {
         let many: Vec<String> = (0..10_000).map(|i| i.to_string()).collect();
         check(&format!("SELECT * FROM \"/a\" WHERE x IN ({})", many.join(","))).unwrap();
-        check("SELECT a + b, count(*) FROM \"/a.series\" WHERE x > 1 AND y = 'z' GROUP BY 1").unwrap();
+        check("SELECT a + b, count(*) FROM \"/a.series\" WHERE x > 1 AND y = 'z' GROUP BY 1")
+            .unwrap();
     }
 
     #[test]

@@ -210,9 +210,10 @@ fn show(
     schema: &SchemaRef,
 ) -> Result<RecordBatch> {
     let column = |name: &str| {
-        batch.column_by_name(name).cloned().ok_or_else(|| {
-            DataFusionError::Internal(format!("the log has no column {name}"))
-        })
+        batch
+            .column_by_name(name)
+            .cloned()
+            .ok_or_else(|| DataFusionError::Internal(format!("the log has no column {name}")))
     };
     let wanted = eq(&column("kind")?, &StringArray::new_scalar(kind))?;
     let arrays = columns
@@ -223,7 +224,8 @@ fn show(
                 return Ok(array);
             }
             let nanos = array.as_primitive::<Int64Type>();
-            let times = TimestampNanosecondArray::new(nanos.values().clone(), nanos.nulls().cloned());
+            let times =
+                TimestampNanosecondArray::new(nanos.values().clone(), nanos.nulls().cloned());
             Ok(Arc::new(times.with_timezone("UTC")) as ArrayRef)
         })
         .collect::<Result<Vec<_>>>()?;

@@ -1,8 +1,8 @@
 //! What a statement may do.
 
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::{LogicalPlan, WriteOp};
 use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{LogicalPlan, WriteOp};
 
 use crate::error::Error;
 
@@ -27,7 +27,11 @@ impl SqlPolicy {
         let mut refused = None;
         plan.apply_with_subqueries(|node| {
             refused = refusal(node);
-            Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            Ok(if refused.is_some() {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
         })
         .map_err(Error::from)?;
         match refused {

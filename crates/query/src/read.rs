@@ -2,8 +2,8 @@
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit as ArrowUnit};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, cast, lit};
 use datafusion::logical_expr::expr::Sort;
+use datafusion::logical_expr::{Expr, cast, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::scalar::ScalarValue;
@@ -168,13 +168,13 @@ impl Queries {
             &options.as_of,
         )?;
         let state = self.read_state(options);
+        let filter = if table.has_shared_time() { time_filter(&table, range)? } else { Vec::new() };
         let plan = if !table.has_shared_time() {
             let frame = self.apart(&table, &state, range, &options.as_of)?;
             general_plan(frame, &table, Vec::new(), options).await?
-        } else if options.is_plain() {
-            ordered_scan(&table, &state, time_filter(&table, range)?, options)?
+        } else if options.is_plain() && !table.is_apart(&filter) {
+            ordered_scan(&table, &state, filter, options)?
         } else {
-            let filter = time_filter(&table, range)?;
             let table = Arc::new(table);
             let context = SessionContext::new_with_state(state.clone());
             let frame = context.read_table(Arc::<SeriesTable>::clone(&table))?;

@@ -19,10 +19,10 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::scalar::ScalarValue;
 
@@ -59,7 +59,8 @@ impl PhysicalOptimizerRule for OneStream {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
-            let is_merge = node.is::<SortPreservingMergeExec>() || node.is::<CoalescePartitionsExec>();
+            let is_merge =
+                node.is::<SortPreservingMergeExec>() || node.is::<CoalescePartitionsExec>();
             let child = match node.children().as_slice() {
                 [child] if is_merge => Arc::clone(child),
                 _ => return Ok(Transformed::no(node)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunction};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -14,7 +14,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt};
 use tidelog_core::FileId;
 use tidelog_store::Engine;
@@ -24,6 +24,7 @@ use crate::catalog::StoreCatalog;
 use crate::error::Error;
 use crate::functions::{self, SeriesFunction};
 use crate::policy::SqlPolicy;
+use crate::round_literals::RoundLiterals;
 use crate::{limits, rules};
 
 /// Memory kept between a scan and the operator that takes its ordered rows, per partition.
@@ -87,6 +88,7 @@ impl Queries {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rules(rules::all())
+            .with_analyzer_rule(Arc::new(RoundLiterals))
             .build();
         Ok(Self { engine, state: Arc::new(state), url })
     }
@@ -122,7 +124,8 @@ impl Queries {
     ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Error> {
         limits::check(sql)?;
         let snapshot = self.engine.head().await?;
-        let statement = self.state.sql_to_statement(sql, &self.state.config_options().sql_parser.dialect)?;
+        let statement =
+            self.state.sql_to_statement(sql, &self.state.config_options().sql_parser.dialect)?;
         let calls = functions::calls(&statement)?;
         let mut resolved = HashMap::new();
         for call in calls {
@@ -152,16 +155,17 @@ impl Queries {
         let catalog = StoreCatalog::new(self.clone(), snapshot);
         let catalogs = MemoryCatalogProviderList::new();
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let state = SessionStateBuilder::new_from_existing((*self.state).clone())
-            .with_catalog_list(Arc::new(catalogs))
-            .build();
-        let context = SessionContext::new_with_state(state);
+        let mut functions = self.state.table_functions().clone();
         let resolved = Arc::new(resolved);
         for name in functions::NAMES {
-            let function = SeriesFunction::new(name, Arc::clone(&resolved));
-            context.register_udtf(name, Arc::new(function));
+            let function = Arc::new(SeriesFunction::new(name, Arc::clone(&resolved)));
+            let function = TableFunction::new(name.to_owned(), function);
+            functions.insert(name.to_owned(), Arc::new(function));
         }
-        context.state()
+        SessionStateBuilder::new_from_existing((*self.state).clone())
+            .with_catalog_list(Arc::new(catalogs))
+            .with_table_functions(functions)
+            .build()
     }
 }
 

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit as ArrowUnit};
+use datafusion::arrow::datatypes::{
+    DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit as ArrowUnit,
+};
 use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::{DFSchema, Statistics};
@@ -27,6 +29,7 @@ use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
 use tidelog_core::{AsOf, TimeRange, TimeUnit};
 use tidelog_store::{Engine, PATH_COLUMN, SeriesView, VERSION_COLUMN};
 
@@ -37,7 +40,7 @@ use crate::scan::layout::by_time;
 use crate::scan::reader::CheckedReaders;
 use crate::scan::source::{
     Kept, Roles, ScanFacts, SeriesSource, TimeCut, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN,
-    version_expr,
+    is_clean, version_expr,
 };
 use crate::time_filter::{TimeBounds, TimeColumn, logical_bounds};
 
@@ -138,9 +141,10 @@ impl SeriesTable {
     }
 
     fn kept_files(&self, range: TimeRange) -> Vec<ScanFile> {
-        let files = self.views.iter().flat_map(|view| {
-            view.files(range).map(|row| scan_file(view, row, &self.stored))
-        });
+        let files = self
+            .views
+            .iter()
+            .flat_map(|view| view.files(range).map(|row| scan_file(view, row, &self.stored)));
         by_time(files.collect())
     }
 
@@ -163,6 +167,32 @@ impl SeriesTable {
 
     pub(crate) fn key_names(&self) -> &[String] {
         &self.roles.keys
+    }
+
+    /// Whether rows of several series must be read series by series, because some of them have to be
+    /// deduplicated, each by its own keys.
+    pub(crate) fn is_apart(&self, filters: &[Expr]) -> bool {
+        let TimeBounds::Range(range) = self.bounds(filters.iter()) else { return false };
+        let dirty = |view: &SeriesView| {
+            let files = view.files(range).map(|row| scan_file(view, row, &self.stored));
+            view.schema().dedup() && !is_clean(&by_time(files.collect()))
+        };
+        self.views.len() > 1 && self.views.iter().any(dirty)
+    }
+
+    /// This table with one of its series.
+    fn only(&self, view: &SeriesView) -> Self {
+        let views = vec![view.clone()];
+        Self {
+            engine: self.engine.clone(),
+            url: self.url.clone(),
+            roles: roles_of(&views, &self.stored),
+            views,
+            title: view.path().to_string(),
+            schema: Arc::clone(&self.schema),
+            stored: Arc::clone(&self.stored),
+            writable: false,
+        }
     }
 
     /// The scan of the rows that may pass `filters`; `None` if there can be none. With `exact`,
@@ -367,6 +397,13 @@ impl TableProvider for SeriesTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.is_apart(filters) {
+            let mut scans = Vec::with_capacity(self.views.len());
+            for view in &self.views {
+                scans.push(self.only(view).scan(state, projection, filters, None).await?);
+            }
+            return UnionExec::try_new(scans);
+        }
         let projection = projection.map(Vec::as_slice);
         match self.source(state, projection, filters, limit, false)? {
             Some(source) => Ok(source.into_exec()),
@@ -402,11 +439,8 @@ impl TableProvider for SeriesTable {
             let message = "a series is only appended to; write INSERT INTO".to_owned();
             return Err(DataFusionError::Plan(message));
         }
-        let sink = AppendSink::new(
-            self.engine.clone(),
-            view.path().clone(),
-            Arc::clone(&self.schema),
-        );
+        let sink =
+            AppendSink::new(self.engine.clone(), view.path().clone(), Arc::clone(&self.schema));
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
 }
@@ -450,7 +484,8 @@ fn roles_of(views: &[SeriesView], stored: &Schema) -> Roles {
     Roles {
         time: shared_time(views, stored),
         keys: views.first().filter(|_| single).map(keys_of).unwrap_or_default(),
-        dedup: views.iter().any(|view| view.schema().dedup()),
+        // Rows of different series never stand for one another: see `SeriesTable::is_apart`.
+        dedup: single && views.iter().any(|view| view.schema().dedup()),
         ordered_ties: single,
     }
 }

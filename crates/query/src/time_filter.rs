@@ -4,12 +4,12 @@
 //! with a literal, `BETWEEN`, and conjunctions of those. Anything else tells nothing, and a
 //! missing bound never drops data.
 
+use datafusion::arrow::datatypes::{DataType, TimeUnit as Arrow};
 use datafusion::logical_expr::expr::{Between, Cast};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::expressions as physical;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
-use datafusion::arrow::datatypes::{DataType, TimeUnit as Arrow};
 use std::sync::Arc;
 use tidelog_core::{EventTime, TimeRange, TimeUnit};
 
@@ -33,9 +33,7 @@ impl TimeBounds {
     /// The bounds of both.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Range(a), Self::Range(b)) => {
-                a.intersect(&b).map_or(Self::Nothing, Self::Range)
-            }
+            (Self::Range(a), Self::Range(b)) => a.intersect(&b).map_or(Self::Nothing, Self::Range),
             _ => Self::Nothing,
         }
     }

@@ -99,7 +99,11 @@ impl ObjectStore for CountingStore {
         let operation = if options.head { Operation::Head } else { Operation::Get };
         let result = self.inner.get_opts(location, options).await;
         let bytes = result.as_ref().map_or(0, |r| r.range.end - r.range.start);
-        self.note(operation, location.as_ref(), if operation == Operation::Head { 0 } else { bytes });
+        self.note(
+            operation,
+            location.as_ref(),
+            if operation == Operation::Head { 0 } else { bytes },
+        );
         result
     }
 

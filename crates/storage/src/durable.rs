@@ -382,7 +382,8 @@ mod tests {
         let store = DurableLocal::open_on(&root, Arc::clone(&recording) as _).unwrap();
         store.put(&Path::from("a/b/c"), "x".into()).await.unwrap();
         let calls = recording.0.lock().unwrap().clone();
-        let tail = ["mkdir a", "syncdir root", "mkdir b", "syncdir a", "write c", "rename c", "syncdir b"];
+        let tail =
+            ["mkdir a", "syncdir root", "mkdir b", "syncdir a", "write c", "rename c", "syncdir b"];
         assert!(calls.ends_with(&tail.map(str::to_owned)), "{calls:?}");
     }
 
@@ -393,9 +394,9 @@ mod tests {
         let path = Path::from("log/0.json");
         let put = |text: &'static str| {
             let (store, path) = (store.clone(), path.clone());
-            tokio::spawn(async move {
-                store.put_opts(&path, text.into(), PutMode::Create.into()).await
-            })
+            tokio::spawn(
+                async move { store.put_opts(&path, text.into(), PutMode::Create.into()).await },
+            )
         };
         let results = [put("a"), put("b"), put("c")];
         let mut wins = 0;

@@ -11,11 +11,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
 use tidelog_core::WriteTime;
-use tidelog_oplog::{
-    EntryType, FileOp, FileOrder, FileRow, Node, SeriesOptions, Snapshot,
-};
+use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
+use tidelog_oplog::{EntryType, FileOp, FileOrder, FileRow, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
 use tokio::task::JoinHandle;
@@ -249,8 +247,7 @@ impl Engine {
             known.extend(self.take_known(&appends, &mut group).await);
             let snapshot = self.log().snapshot();
             let again = SeriesGroup { path: group.path.clone(), members: group.members.clone() };
-            let (ready, failed) =
-                self.ready(Arc::clone(&appends), again, snapshot, false).await;
+            let (ready, failed) = self.ready(Arc::clone(&appends), again, snapshot, false).await;
             let mut results: Vec<(usize, Result<AppendReceipt, Error>)> =
                 failed.into_iter().map(|(position, error)| (position, Err(error))).collect();
             results.append(&mut known);
@@ -343,7 +340,8 @@ impl Engine {
     }
 
     fn start_puts(&self, prepared: PreparedGroup) -> ReadyGroup {
-        let PreparedGroup { path, target, time_column, versions, given_ids, files, members } = prepared;
+        let PreparedGroup { path, target, time_column, versions, given_ids, files, members } =
+            prepared;
         let mut rows = Vec::with_capacity(files.len());
         let mut puts = Vec::with_capacity(files.len());
         for file in files {
@@ -418,10 +416,7 @@ fn groups(appends: &[Append], wanted: impl Fn(usize) -> bool) -> Vec<SeriesGroup
     for (position, append) in appends.iter().enumerate().filter(|(position, _)| wanted(*position)) {
         by_path.entry(&append.path).or_default().push(position);
     }
-    by_path
-        .into_iter()
-        .map(|(path, members)| SeriesGroup { path: path.clone(), members })
-        .collect()
+    by_path.into_iter().map(|(path, members)| SeriesGroup { path: path.clone(), members }).collect()
 }
 
 fn empty_receipt(append: &Append) -> AppendReceipt {
@@ -431,7 +426,9 @@ fn empty_receipt(append: &Append) -> AppendReceipt {
         write_time: None,
         rows: 0,
         durability: Durability::Committed,
-        transaction: append.transaction.unwrap_or_else(|| TransactionId::from_uuid(NodeId::ROOT.as_uuid())),
+        transaction: append
+            .transaction
+            .unwrap_or_else(|| TransactionId::from_uuid(NodeId::ROOT.as_uuid())),
     }
 }
 
@@ -497,8 +494,8 @@ fn prepare_group(
     let mut failed = Vec::new();
     for position in members {
         let append = &appends[*position];
-        let checked = check_time_column(append, &schema)
-            .and_then(|()| conform(path, &schema, &append.batch));
+        let checked =
+            check_time_column(append, &schema).and_then(|()| conform(path, &schema, &append.batch));
         match checked {
             Ok(batch) if batch.num_rows() == 0 => {}
             Ok(batch) => {
@@ -615,7 +612,8 @@ fn first_schema(
     if let (Some(fixed), Some(asked)) = (&options.time_column, &append.time_column)
         && fixed != asked
     {
-        let reason = format!("the series was created with the time column {fixed:?}, not {asked:?}");
+        let reason =
+            format!("the series was created with the time column {fixed:?}, not {asked:?}");
         return Err(Error::Options { path: append.path.clone(), reason });
     }
     options.time_column = options.time_column.or_else(|| append.time_column.clone());

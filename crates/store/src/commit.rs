@@ -212,7 +212,11 @@ impl WriterTask {
     ///
     /// A refusal is final, so it must not come from a state that somebody has changed since: before
     /// one is given, the head is looked at, and if it moved, it is the error.
-    async fn draft(&self, base: &Snapshot, group: &[Intent]) -> Result<(Vec<Row>, Drafted), Snapshot> {
+    async fn draft(
+        &self,
+        base: &Snapshot,
+        group: &[Intent],
+    ) -> Result<(Vec<Row>, Drafted), Snapshot> {
         let mut draft = Draft::new(&self.log, &self.env, base.clone());
         let mut drafted = Vec::with_capacity(group.len());
         for intent in group {
@@ -323,10 +327,7 @@ impl Work {
     }
 }
 
-fn answer(
-    reply: oneshot::Sender<Result<Landed, Rejected>>,
-    with: Result<Landed, Rejected>,
-) {
+fn answer(reply: oneshot::Sender<Result<Landed, Rejected>>, with: Result<Landed, Rejected>) {
     // A caller that has gone away does not want the answer.
     let _ = reply.send(with);
 }
@@ -539,8 +540,7 @@ impl<'a> Draft<'a> {
     }
 
     fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<(), Rejected> {
-        let refuse =
-            |reason| Error::Move { from: from.clone(), to: to.clone(), reason };
+        let refuse = |reason| Error::Move { from: from.clone(), to: to.clone(), reason };
         let node = self.tree.resolve(from).cloned();
         let node = node.ok_or_else(|| Error::NotFound { path: from.clone(), at: None })?;
         if from.is_root() {

@@ -115,9 +115,7 @@ fn castable(from: &DataType, to: &DataType) -> bool {
         (T::Dictionary(_, from), T::Dictionary(_, to)) => from == to || castable(from, to),
         (T::Dictionary(_, from), to) => from.as_ref() == to || castable(from, to),
         (from, T::Dictionary(_, to)) => from == to.as_ref() || castable(from, to),
-        _ => {
-            is_text(from) && is_text(to) || is_binary(from) && is_binary(to) || widens(from, to)
-        }
+        _ => is_text(from) && is_text(to) || is_binary(from) && is_binary(to) || widens(from, to),
     }
 }
 
@@ -186,7 +184,11 @@ mod tests {
 
     fn series() -> SeriesSchema {
         let columns = Schema::new(vec![
-            Field::new("time", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+            Field::new(
+                "time",
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+                true,
+            ),
             Field::new("who", DataType::Utf8, true),
             Field::new("value", DataType::Float64, true),
         ]);
@@ -209,7 +211,9 @@ mod tests {
     fn equal_values_of_other_types_are_taken() {
         let dictionary: DictionaryArray<Int32Type> = vec!["a", "b"].into_iter().collect();
         let nanos = TimestampNanosecondArray::from(vec![1_000, 2_000]).with_timezone("Etc/UTC");
-        for who in [Arc::new(dictionary) as ArrayRef, Arc::new(StringViewArray::from(vec!["a", "b"]))] {
+        for who in
+            [Arc::new(dictionary) as ArrayRef, Arc::new(StringViewArray::from(vec!["a", "b"]))]
+        {
             let input = batch(vec![
                 ("who", who),
                 ("time", Arc::new(nanos.clone())),
@@ -235,7 +239,10 @@ mod tests {
         for bad in [
             batch(vec![("time", micros(vec![1])), ("more", micros(vec![1]))]),
             batch(vec![("who", Arc::new(StringArray::from(vec!["a"])))]),
-            batch(vec![("time", micros(vec![1])), ("value", Arc::new(StringArray::from(vec!["a"])))]),
+            batch(vec![
+                ("time", micros(vec![1])),
+                ("value", Arc::new(StringArray::from(vec!["a"]))),
+            ]),
             batch(vec![("time", micros(vec![1])), ("value", Arc::new(Int64Array::from(vec![1])))]),
             batch(vec![("time", Arc::new(TimestampMicrosecondArray::from(vec![1])))]),
         ] {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type,
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float16Type, Float32Type, Float64Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type,
 };
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -72,7 +72,14 @@ pub(crate) fn encode(
             end += 1;
         }
         let rows = prepared.batch.slice(start, end - start);
-        files.push(encode_file(path, schema, &rows, times[start], times[end - 1], prepared.unique)?);
+        files.push(encode_file(
+            path,
+            schema,
+            &rows,
+            times[start],
+            times[end - 1],
+            prepared.unique,
+        )?);
         start = end;
     }
     Ok(files)
@@ -120,12 +127,10 @@ fn write(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData), parquet::errors
     let schema = rows.schema();
     let properties = properties(&schema, rows)?;
     let estimate = rows.get_array_memory_size() / 2 + 16 * 1024;
-    let mut writer =
-        ArrowWriter::try_new(Vec::with_capacity(estimate), schema, Some(properties))?;
+    let mut writer = ArrowWriter::try_new(Vec::with_capacity(estimate), schema, Some(properties))?;
     writer.write(rows)?;
     let bytes = Bytes::from(writer.into_inner()?);
-    let mut reader =
-        ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+    let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
     reader.try_parse(&bytes)?;
     Ok((bytes, reader.finish()?))
 }
@@ -142,8 +147,25 @@ fn properties(
         .set_created_by(concat!("tidelog ", env!("CARGO_PKG_VERSION")).to_owned());
     for (field, column) in schema.fields().iter().zip(rows.columns()) {
         builder = choose_encoding(builder, field.name(), column);
+        if holds_nan(column) {
+            // Parquet leaves NaN out of its bounds, but it compares as the greatest value: a page
+            // would be skipped that has rows to show.
+            let path = ColumnPath::from(field.name().as_str());
+            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
     }
     Ok(builder.build())
+}
+
+fn holds_nan(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
+        DataType::Float32 => column.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
+        DataType::Float16 => {
+            column.as_primitive::<Float16Type>().iter().flatten().any(|value| value.is_nan())
+        }
+        _ => false,
+    }
 }
 
 fn choose_encoding(
@@ -167,14 +189,15 @@ fn choose_encoding(
     if repeats(column) {
         return builder;
     }
-    builder
-        .set_column_dictionary_enabled(path.clone(), false)
-        .set_column_encoding(path, plain)
+    builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, plain)
 }
 
 /// Whether a sample of the column has few distinct values, so that a dictionary pays.
 fn repeats(column: &ArrayRef) -> bool {
-    fn distinct<T: ArrowPrimitiveType>(column: &ArrayRef, bits: impl Fn(T::Native) -> u64) -> usize {
+    fn distinct<T: ArrowPrimitiveType>(
+        column: &ArrayRef,
+        bits: impl Fn(T::Native) -> u64,
+    ) -> usize {
         let values = column.as_primitive::<T>().values();
         let step = (values.len() / SAMPLE_VALUES).max(1);
         values.iter().step_by(step).map(|value| bits(*value)).collect::<HashSet<_>>().len()
@@ -184,7 +207,9 @@ fn repeats(column: &ArrayRef) -> bool {
         DataType::Float64 => distinct::<Float64Type>(column, f64::to_bits),
         DataType::Float32 => distinct::<Float32Type>(column, |v| u64::from(v.to_bits())),
         _ => match integers(column) {
-            Some(values) => distinct::<Int64Type>(&(Arc::new(values) as ArrayRef), i64::cast_unsigned),
+            Some(values) => {
+                distinct::<Int64Type>(&(Arc::new(values) as ArrayRef), i64::cast_unsigned)
+            }
             None => return true,
         },
     };
@@ -229,9 +254,7 @@ fn column_bounds(column: &ArrayRef) -> Option<(StatValue, StatValue)> {
             let max = arrow::compute::max_boolean(values)?;
             Some((StatValue::Int(i64::from(min)), StatValue::Int(i64::from(max))))
         }
-        DataType::Float64 => {
-            float_bounds(column.as_primitive::<Float64Type>().iter().flatten())
-        }
+        DataType::Float64 => float_bounds(column.as_primitive::<Float64Type>().iter().flatten()),
         DataType::Float32 => {
             float_bounds(column.as_primitive::<Float32Type>().iter().flatten().map(f64::from))
         }

@@ -120,11 +120,8 @@ impl Engine {
         match writer.as_ref().filter(|writer| !writer.is_closed()) {
             Some(running) => running.clone(),
             None => {
-                let started = Writer::spawn(
-                    Arc::clone(&inner.store),
-                    inner.log.clone(),
-                    inner.env.clone(),
-                );
+                let started =
+                    Writer::spawn(Arc::clone(&inner.store), inner.log.clone(), inner.env.clone());
                 writer.insert(started).clone()
             }
         }

@@ -120,6 +120,16 @@ pub enum Error {
         /// What can be read instead.
         readable: String,
     },
+    /// A version was asked of several series.
+    #[error(
+        "{pattern} cannot be read as of {asked}: versions count within one series; name a time"
+    )]
+    GlobVersion {
+        /// The glob.
+        pattern: String,
+        /// What was asked for.
+        asked: String,
+    },
     /// A series without a schema has nothing to read.
     #[error("{path} has no version yet, so it has no columns; append to it first")]
     NoSchema {

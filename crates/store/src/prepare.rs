@@ -105,7 +105,10 @@ pub(crate) fn check_times(
     let times = schema.times(path, batch)?;
     if times.null_count() > 0 {
         let row = (0..times.len()).find(|row| times.is_null(*row)).unwrap_or_default();
-        return Err(refuse(row, "the event time is null; give it a value or leave the row out".into()));
+        return Err(refuse(
+            row,
+            "the event time is null; give it a value or leave the row out".into(),
+        ));
     }
     let unit = schema.time_unit();
     let min = arrow::compute::min(&times).unwrap_or_default();

@@ -48,9 +48,10 @@ impl SeriesSchema {
             Some(name) => named_time_column(path, columns, name, options.time_unit)?,
             None => found_time_column(path, columns, options.time_unit)?,
         };
-        let unit = unit_of(columns.field(time).data_type(), options.time_unit).ok_or_else(|| {
-            no_time_column(path, columns, "its type does not tell time".to_owned())
-        })?;
+        let unit =
+            unit_of(columns.field(time).data_type(), options.time_unit).ok_or_else(|| {
+                no_time_column(path, columns, "its type does not tell time".to_owned())
+            })?;
         let keys = options
             .key_columns
             .iter()
@@ -173,7 +174,9 @@ fn found_time_column(
 ) -> Result<usize, Error> {
     let usable = |i: usize| unit_of(columns.field(i).data_type(), unit).is_some();
     for name in TIME_COLUMN_NAMES {
-        if let Ok(index) = columns.index_of(name) && usable(index) {
+        if let Ok(index) = columns.index_of(name)
+            && usable(index)
+        {
             return Ok(index);
         }
     }
@@ -187,12 +190,7 @@ fn found_time_column(
     }
 }
 
-fn key_column(
-    path: &TreePath,
-    columns: &Schema,
-    name: &str,
-    time: usize,
-) -> Result<usize, Error> {
+fn key_column(path: &TreePath, columns: &Schema, name: &str, time: usize) -> Result<usize, Error> {
     let refuse = |reason: &str| Error::Column {
         path: path.clone(),
         column: name.to_owned(),

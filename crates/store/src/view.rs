@@ -152,10 +152,9 @@ impl Engine {
             AsOf::Head => (snapshot.tree().clone(), None),
             AsOf::Time(time) => (tree_at(snapshot, pattern.as_str(), *time)?, Some(*time)),
             AsOf::Version(_) => {
-                return Err(Error::AsOf {
-                    path: pattern.to_string(),
+                return Err(Error::GlobVersion {
+                    pattern: pattern.to_string(),
                     asked: as_of.to_string(),
-                    readable: "versions are counted within one series; name a time".to_owned(),
                 });
             }
             other => return Err(no_snapshot(pattern.as_str(), other)),
@@ -187,15 +186,11 @@ impl Engine {
     }
 }
 
-fn series_node(
-    tree: &Tree,
-    path: &TreePath,
-    at: Option<WriteTime>,
-) -> Result<Arc<Node>, Error> {
-    let node = tree.resolve(path).cloned().ok_or_else(|| Error::NotFound {
-        path: path.clone(),
-        at: at.map(|at| at.to_string()),
-    })?;
+fn series_node(tree: &Tree, path: &TreePath, at: Option<WriteTime>) -> Result<Arc<Node>, Error> {
+    let node = tree
+        .resolve(path)
+        .cloned()
+        .ok_or_else(|| Error::NotFound { path: path.clone(), at: at.map(|at| at.to_string()) })?;
     if node.entry == EntryType::FileSeries {
         return Ok(node);
     }
@@ -207,7 +202,10 @@ fn tree_at(snapshot: &Snapshot, path: &str, time: WriteTime) -> Result<Tree, Err
         Some(first) if time < first.timestamp => Err(Error::AsOf {
             path: path.to_owned(),
             asked: time.to_string(),
-            readable: format!("the store's history begins at {}; name a later time", first.timestamp),
+            readable: format!(
+                "the store's history begins at {}; name a later time",
+                first.timestamp
+            ),
         }),
         _ => Ok(snapshot.tree_at(time)?),
     }
@@ -227,7 +225,7 @@ fn check_version(path: &TreePath, asked: Version, head: Version) -> Result<(), E
 fn no_snapshot(path: &str, as_of: &AsOf) -> Error {
     Error::AsOf {
         path: path.to_owned(),
-        asked: format!("{as_of:?}"),
+        asked: as_of.to_string(),
         readable: "there is no snapshot of that name; name a version (v3) or a time (2024-01-31)"
             .to_owned(),
     }

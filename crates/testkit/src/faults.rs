@@ -76,9 +76,10 @@ impl FaultError {
             Self::PermissionDenied => {
                 Error::PermissionDenied { path, source: "injected fault".into() }
             }
-            Self::Os(code) => {
-                Error::Generic { store: STORE, source: Box::new(io::Error::from_raw_os_error(code)) }
-            }
+            Self::Os(code) => Error::Generic {
+                store: STORE,
+                source: Box::new(io::Error::from_raw_os_error(code)),
+            },
             Self::Abort => std::process::abort(),
         }
     }
@@ -110,14 +111,7 @@ pub struct Fault {
 impl Fault {
     /// The first operation fails once, with `error`, without taking effect.
     pub fn new(error: FaultError) -> Self {
-        Self {
-            error,
-            moment: Moment::Before,
-            operation: None,
-            path: None,
-            nth: 1,
-            for_good: false,
-        }
+        Self { error, moment: Moment::Before, operation: None, path: None, nth: 1, for_good: false }
     }
 
     /// Only operations of this kind count and fail. Default: all.
@@ -272,7 +266,8 @@ impl FaultStore {
                 chosen = chosen.or(Some((fault.moment, fault.error)));
             }
         }
-        let chosen = chosen.or_else(|| state.random.as_mut().and_then(|random| random.draw(operation)));
+        let chosen =
+            chosen.or_else(|| state.random.as_mut().and_then(|random| random.draw(operation)));
         state.injected += u64::from(chosen.is_some());
         let wait = state.latency.as_mut().map(Latency::draw);
         Verdict { wait, fault: chosen }
@@ -317,9 +312,7 @@ impl FaultStore {
         };
         match wait {
             None => faulty,
-            Some(wait) => {
-                tokio::time::sleep(wait).map(move |()| faulty).flatten_stream().boxed()
-            }
+            Some(wait) => tokio::time::sleep(wait).map(move |()| faulty).flatten_stream().boxed(),
         }
     }
 }
@@ -542,7 +535,8 @@ mod tests {
             store.inject_randomly(seed, 0.5);
             let mut outcomes = Vec::new();
             for _ in 0..64 {
-                outcomes.push(store.put(&path, "x".into()).await.map_err(|e| e.to_string()).is_ok());
+                outcomes
+                    .push(store.put(&path, "x".into()).await.map_err(|e| e.to_string()).is_ok());
             }
             outcomes
         };

@@ -26,7 +26,8 @@ pub const TIME: usize = 1;
 /// Slots of event time that rows are drawn from: few, so that they collide.
 pub const SLOTS: u8 = 48;
 
-const KEYS: [&str; 6] = ["", "a", "ab", "b", "\u{e4}", "z'q"];
+const KEYS_COUNT: u8 = 6;
+const KEYS: [&str; KEYS_COUNT as usize] = ["", "a", "ab", "b", "\u{e4}", "z'q"];
 
 /// The type of a time column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +265,7 @@ pub fn raw_rows() -> impl Strategy<Value = RawRow> {
         1 => prop_oneof![Just(0.0), Just(-0.0), Just(f64::INFINITY), Just(f64::NEG_INFINITY)],
         6 => (-8_i32..8).prop_map(|half| f64::from(half) / 2.0),
     ];
-    let key = option::weighted(0.8, 0..KEYS.len() as u8);
+    let key = option::weighted(0.8, 0..KEYS_COUNT);
     let part = option::weighted(0.8, -1_i8..2);
     (0..SLOTS, key, part, option::weighted(0.85, value), option::weighted(0.85, -20_i16..20))
         .prop_map(|(slot, key, part, value, count)| RawRow { slot, key, part, value, count })
@@ -374,8 +375,7 @@ pub enum Compare {
 }
 
 impl Compare {
-    const ALL: [Self; 6] =
-        [Self::Eq, Self::NotEq, Self::Lt, Self::LtEq, Self::Gt, Self::GtEq];
+    const ALL: [Self; 6] = [Self::Eq, Self::NotEq, Self::Lt, Self::LtEq, Self::Gt, Self::GtEq];
 
     fn holds<T: Ord>(self, a: &T, b: &T) -> bool {
         match self {
@@ -506,8 +506,11 @@ pub fn conditions() -> impl Strategy<Value = Condition> {
         Spelling::Nanoseconds,
         Spelling::Text,
     ]);
-    let instant = (0..SLOTS, -1_i8..2, spelling)
-        .prop_map(|(slot, nudge, spelling)| Instant { slot, nudge, spelling });
+    let instant = (0..SLOTS, -1_i8..2, spelling).prop_map(|(slot, nudge, spelling)| Instant {
+        slot,
+        nudge,
+        spelling,
+    });
     let leaf = prop_oneof![
         6 => (compare(), instant.clone()).prop_map(|(c, i)| Condition::Time(c, i)),
         4 => (instant.clone(), instant).prop_map(|(a, b)| Condition::TimeBetween(a, b)),
@@ -515,7 +518,7 @@ pub fn conditions() -> impl Strategy<Value = Condition> {
         1 => any::<bool>().prop_map(Condition::ValueIsNull),
         3 => (compare(), -22_i16..22).prop_map(|(c, v)| Condition::Count(c, v)),
         1 => vec(-22_i16..22, 1..4).prop_map(Condition::CountIn),
-        3 => (compare(), 0..KEYS.len() as u8).prop_map(|(c, k)| Condition::Key(c, k)),
+        3 => (compare(), 0..KEYS_COUNT).prop_map(|(c, k)| Condition::Key(c, k)),
         1 => any::<bool>().prop_map(Condition::KeyIsNull),
         1 => Just(Condition::KeyLikeA),
         2 => (compare(), -2_i8..3).prop_map(|(c, v)| Condition::Part(c, v)),
@@ -579,9 +582,8 @@ impl Condition {
             Self::Count(compare, wanted) => {
                 known(4).map(|count| compare.holds(count, &Cell::Int((*wanted).into())))
             }
-            Self::CountIn(wanted) => known(4).map(|count| {
-                wanted.iter().any(|wanted| *count == Cell::Int((*wanted).into()))
-            }),
+            Self::CountIn(wanted) => known(4)
+                .map(|count| wanted.iter().any(|wanted| *count == Cell::Int((*wanted).into()))),
             Self::Key(compare, key) => {
                 let wanted = Cell::Text(key_text(*key).to_owned());
                 known(2).map(|key| compare.holds(key, &wanted))

@@ -215,7 +215,11 @@ impl Model {
             return Ok(None);
         }
         let series = &mut self.series[*index];
-        let rows = if settle && series.shape.dedup { later_wins(&series.shape, rows) } else { rows.to_vec() };
+        let rows = if settle && series.shape.dedup {
+            later_wins(&series.shape, rows)
+        } else {
+            rows.to_vec()
+        };
         series.versions.push(ModelVersion { rows, write_time, path: path.to_owned() });
         let version = i64::try_from(series.versions.len()).unwrap_or(i64::MAX);
         self.history.push((write_time, Arc::clone(&self.tree)));
@@ -306,7 +310,7 @@ impl Model {
         let rows = placed.into_iter().map(|(_, version, _, row)| VersionedRow { row, version });
         let inside = |row: &VersionedRow| {
             let nanos = shape.nanos_of(&row.row);
-            range.start().nanos() <= nanos && nanos <= range.end().nanos()
+            range.start().nanos() <= nanos && nanos < range.end().nanos()
         };
         Ok(rows.filter(inside).collect())
     }
@@ -389,8 +393,10 @@ fn is_below(path: &str, of: &str) -> bool {
 
 fn make_parents(tree: &mut BTreeMap<String, Entry>, path: &str) -> Result<(), ModelError> {
     let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).collect();
-    if let Some(through) =
-        ends.iter().map(|end| &path[..*end]).find(|at| matches!(tree.get(*at), Some(Entry::Series(_))))
+    if let Some(through) = ends
+        .iter()
+        .map(|end| &path[..*end])
+        .find(|at| matches!(tree.get(*at), Some(Entry::Series(_))))
     {
         return Err(ModelError::Invalid(format!("{through} is a series")));
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use tidelog_core::{
-    Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath,
-    Version, WriteTime,
+    Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
+    WriteTime,
 };
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
@@ -346,7 +346,7 @@ impl Store {
             path,
             node: node.id,
             created: node.created,
-            time_unit: schema.as_ref().map(|schema| schema.time_unit()),
+            time_unit: schema.as_ref().map(|s| s.time_unit()).or(node.options.time_unit),
             schema: schema.map(|schema| Arc::clone(schema.columns())),
             options: (*node.options).clone(),
             version: series.head(),

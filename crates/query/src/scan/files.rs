@@ -47,6 +47,7 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
     let file = PartitionedFile::new_from_meta(meta)
         .with_partition_values(partition_values)
         .with_statistics(Arc::new(statistics(view, row, columns)))
+        .with_arrow_schema(view.schema().stored_columns())
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
     ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible }
@@ -65,7 +66,9 @@ fn statistics(view: &SeriesView, row: &FileRow, columns: &Schema) -> Statistics 
             }
             Ok(index) => stats
                 .get(index)
-                .map(|stats| column_statistics(stats, own.field(index).data_type(), field.data_type()))
+                .map(|stats| {
+                    column_statistics(stats, own.field(index).data_type(), field.data_type())
+                })
                 .unwrap_or_default(),
             Err(_) => ColumnStatistics::new_unknown(),
         })

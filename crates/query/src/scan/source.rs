@@ -36,10 +36,10 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
-use datafusion::physical_expr::{conjunction, conjunction_opt};
 use datafusion::physical_expr::{
     EquivalenceProperties, LexOrdering, Partitioning, PhysicalExpr, PhysicalSortExpr,
 };
+use datafusion::physical_expr::{conjunction, conjunction_opt};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -126,7 +126,10 @@ enum Layout {
     Parallel,
     /// One group, the newest file first and its row groups backwards.
     NewestFirst,
-    Segments { partitions: Vec<Vec<Segment>>, ordered: bool },
+    Segments {
+        partitions: Vec<Vec<Segment>>,
+        ordered: bool,
+    },
 }
 
 /// A range of event time outside which rows do not pass.
@@ -255,9 +258,11 @@ impl SeriesSource {
     }
 
     fn projection(&self) -> Result<ProjectionExprs> {
-        self.config.file_source.projection().cloned().ok_or_else(|| {
-            DataFusionError::Internal("a Parquet scan has a projection".to_owned())
-        })
+        self.config
+            .file_source
+            .projection()
+            .cloned()
+            .ok_or_else(|| DataFusionError::Internal("a Parquet scan has a projection".to_owned()))
     }
 
     fn projected_schema(&self) -> Result<SchemaRef> {
@@ -265,7 +270,8 @@ impl SeriesSource {
     }
 
     fn is_dirty(&self) -> bool {
-        self.facts.roles.dedup && matches!(self.layout, Layout::Segments { .. })
+        self.facts.roles.dedup
+            && matches!(self.layout, Layout::Segments { .. })
             && !is_clean(&self.facts.by_time)
     }
 
@@ -320,7 +326,8 @@ impl SeriesSource {
         let mut config = self.config.clone();
         config.file_groups = vec![FileGroup::new(files)];
         match config.try_pushdown_sort(order)? {
-            SortOrderPushdownResult::Inexact { inner } | SortOrderPushdownResult::Exact { inner } => {
+            SortOrderPushdownResult::Inexact { inner }
+            | SortOrderPushdownResult::Exact { inner } => {
                 let newest_first = Self { layout: Layout::NewestFirst, ..self.clone() };
                 Ok(SortOrderPushdownResult::Inexact { inner: newest_first.wrap(&inner)? })
             }
@@ -336,9 +343,8 @@ impl SeriesSource {
         let schema = self.projected_schema()?;
         let this = self.clone();
         let context = Arc::clone(context);
-        let streams = futures::stream::iter(segments.to_vec()).map(move |segment| {
-            this.open_segment(segment, &context)
-        });
+        let streams = futures::stream::iter(segments.to_vec())
+            .map(move |segment| this.open_segment(segment, &context));
         let rows = streams.try_flatten();
         let adapted = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), rows));
         let Some(limit) = self.config.limit else { return Ok(adapted) };
@@ -517,7 +523,7 @@ fn shown_column(column: &ProjectionExpr) -> String {
     }
 }
 
-fn is_clean(by_time: &[ScanFile]) -> bool {
+pub(crate) fn is_clean(by_time: &[ScanFile]) -> bool {
     by_time.iter().all(|file| file.clean)
         && by_time.windows(2).all(|pair| pair[0].range().end() < pair[1].range().start())
 }
@@ -534,12 +540,11 @@ fn scan_config(
     inexact: bool,
 ) -> Result<FileScanConfig> {
     let table = Arc::clone(source.table_schema().table_schema());
-    let source = source.try_pushdown_projection(projection)?.ok_or_else(|| {
-        DataFusionError::Internal("a Parquet scan takes a projection".to_owned())
-    })?;
-    let (groups, statistics) = datafusion_datasource::compute_all_files_statistics(
-        groups, table, true, inexact,
-    )?;
+    let source = source
+        .try_pushdown_projection(projection)?
+        .ok_or_else(|| DataFusionError::Internal("a Parquet scan takes a projection".to_owned()))?;
+    let (groups, statistics) =
+        datafusion_datasource::compute_all_files_statistics(groups, table, true, inexact)?;
     Ok(FileScanConfigBuilder::new(facts.url.clone(), source)
         .with_file_groups(groups)
         .with_statistics(statistics)

@@ -1,0 +1,220 @@
+"""Judges stores that killed writers left, with nothing of Tidelog's own code.
+
+usage: judge.py DIR
+
+DIR holds `store-*/store` and `store-*/acks.jsonl`, as the test
+`kill::a_killed_writer_leaves_stores_for_other_judges` leaves them. Each store's log is opened as a
+Delta table by python `deltalake`, each data file by `pyarrow`. What is checked:
+
+- commits and parts: every add's record count and statistics are those of the part it names;
+- versions of each node are dense, in the order of commits, with strictly increasing write times;
+- every live data file has the size, hash, rows, event times and versions that its log row says;
+- every version has the rows that its log row says, and those are the ones that its number implies;
+- every acked append is there once, and an append to two series is in both or in none.
+
+Exits with 0 only if at least one store, one file and one ack were judged and nothing was off.
+"""
+
+import datetime
+import json
+import pathlib
+import sys
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+try:
+    import xxhash
+except ImportError:
+    xxhash = None
+
+SERIES = ("/k/even.series", "/k/deep/er/odd.series")
+NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+
+
+class Judgement:
+    """What was looked at, and what was off."""
+
+    def __init__(self):
+        self.counts = dict.fromkeys(
+            ("stores", "commits", "versions", "files", "hashes", "rows", "acks"), 0
+        )
+        self.faults = []
+
+    def check(self, holds, *what):
+        if not holds:
+            self.faults.append(" ".join(str(part) for part in what))
+
+
+def rows_of(number):
+    """The rows of append `number`: event time in microseconds, number, index, text."""
+    return [
+        (
+            1_700_000_000_000_000 + (number * 7_919 + i * 104_729) % 1_000_003 * 1_000,
+            number,
+            i,
+            f"{number}/{i}",
+        )
+        for i in range(number % 4 + 1)
+    ]
+
+
+def agrees(found, said):
+    """Whether minimum, maximum and null count are as an add says; it rounds times outwards."""
+    (low, high, nulls), (said_low, said_high, said_nulls) = found, said
+    if nulls != said_nulls:
+        return False
+    if not isinstance(low, datetime.datetime):
+        return low is None or (low, high) == (said_low, said_high)
+    step = datetime.timedelta(milliseconds=1)
+    return low - step < said_low <= low and high <= said_high <= high + step
+
+
+def judge_parts(root, table, judgement):
+    """Every add says what its part holds."""
+    adds = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    commits = set()
+    for add in adds:
+        where = f"{root}: part {add['path']}"
+        part = pq.read_table(root / "_oplog" / add["path"])
+        judgement.check(part.num_rows == add["num_records"], where, "has", part.num_rows, "rows")
+        for column in part.column_names:
+            if f"min.{column}" not in add:
+                continue
+            values = part[column]
+            found = (pc.min(values).as_py(), pc.max(values).as_py(), values.null_count)
+            said = tuple(add[f"{key}.{column}"] for key in ("min", "max", "null_count"))
+            judgement.check(agrees(found, said), where, column, "is", found, "but said", said)
+        numbers = set(part["commit_version"].to_pylist())
+        judgement.check(len(numbers) == 1, where, "is of the commits", numbers)
+        commits |= numbers
+    expected = set(range(1, table.version() + 1))
+    judgement.check(commits == expected, root, "lacks the commits", sorted(expected - commits))
+    judgement.counts["commits"] += len(commits)
+
+
+def judge_versions(root, rows, judgement):
+    """Versions are dense and in order; returns them by node and number."""
+    versions = {}
+    for row in rows:
+        if row["kind"] == "version":
+            versions.setdefault(row["node_id"], []).append(row)
+    for node, found in versions.items():
+        where = f"{root}: {found[0]['path']} ({node})"
+        found.sort(key=lambda row: row["version"])
+        numbers = [row["version"] for row in found]
+        judgement.check(numbers == list(range(1, len(found) + 1)), where, "has", numbers)
+        commits = [row["commit_version"] for row in found]
+        judgement.check(commits == sorted(commits), where, "is not in the order of commits")
+    times = sorted(row["timestamp"] for row in rows if row["kind"] in ("version", "tree"))
+    judgement.check(len(times) == len(set(times)), root, "gave one write time twice")
+    judgement.counts["versions"] += sum(map(len, versions.values()))
+    return {(node, row["version"]): row for node, found in versions.items() for row in found}
+
+
+def judge_file(root, row, judgement):
+    """One data file; returns its rows by version."""
+    path = root / row["location"]
+    where = f"{root}: {row['location']}"
+    if not path.is_file():
+        judgement.check(False, where, "is missing")
+        return {}
+    data = path.read_bytes()
+    judgement.check(len(data) == row["size"], where, "has", len(data), "bytes, not", row["size"])
+    if xxhash is not None:
+        found = xxhash.xxh3_128_hexdigest(data)
+        judgement.check(found == row["hash"], where, "has the hash", found, "not", row["hash"])
+        judgement.counts["hashes"] += 1
+    table = pq.read_table(pa.BufferReader(data))
+    judgement.counts["files"] += 1
+    judgement.counts["rows"] += table.num_rows
+    judgement.check(table.num_rows == row["rows"], where, "has", table.num_rows, "rows")
+
+    time = table["time"]
+    nanos = NANOS[time.type.unit]
+    times = pc.cast(time, pa.int64())
+    found = (pc.min(times).as_py() * nanos, pc.max(times).as_py() * nanos)
+    said = (row["min_event_time"], row["max_event_time"])
+    judgement.check(found == said, where, "has the event times", found, "not", said)
+    judgement.check(times.to_pylist() == sorted(times.to_pylist()), where, "is not in order of time")
+
+    versions = pc.add(table["__version"], row["version_base"])
+    found = (pc.min(versions).as_py(), pc.max(versions).as_py())
+    said = (row["min_version"], row["max_version"])
+    judgement.check(said[0] <= found[0] and found[1] <= said[1], where, "has versions", found)
+
+    by_version = {}
+    columns = [versions, pc.multiply(times, nanos // 1_000 or 1)]
+    columns += [table[name] for name in ("number", "index", "text")]
+    for version, *values in zip(*(column.to_pylist() for column in columns)):
+        by_version.setdefault(version, []).append(tuple(values))
+    return by_version
+
+
+def judge_store(base, judgement):
+    root = base / "store"
+    table = DeltaTable(str(root / "_oplog"))
+    rows = table.to_pyarrow_table().to_pylist()
+    judge_parts(root, table, judgement)
+    versions = judge_versions(root, rows, judgement)
+
+    removed = {row["file_id"] for row in rows if row["kind"] == "file" and row["op"] == "remove"}
+    stored = {}
+    for row in rows:
+        if row["kind"] == "file" and row["op"] == "add" and row["file_id"] not in removed:
+            for version, values in judge_file(root, row, judgement).items():
+                stored.setdefault((row["node_id"], version), []).extend(values)
+
+    appends = {}
+    for key, row in versions.items():
+        where = f"{root}: {row['path']} v{row['version']}"
+        values = sorted(stored.pop(key, []), key=lambda value: value[2])
+        judgement.check(len(values) == row["rows"], where, "has", len(values), "rows")
+        if not values:
+            continue
+        number = values[0][1]
+        judgement.check(values == rows_of(number), where, "holds", values)
+        appends.setdefault((row["path"], number), []).append(row["version"])
+    judgement.check(not stored, root, "holds rows of versions that are not there:", list(stored))
+
+    for (path, number), found in appends.items():
+        judgement.check(len(found) == 1, root, path, "append", number, "is there as", found)
+    atomic = [
+        {number for path, number in appends if path == series and number % 5 == 0}
+        for series in SERIES
+    ]
+    judgement.check(atomic[0] == atomic[1], root, "halves of", atomic[0] ^ atomic[1])
+
+    for line in (base / "acks.jsonl").read_text().splitlines():
+        ack = json.loads(line)
+        found = appends.get((ack["path"], ack["number"]))
+        judgement.check(found == [ack["version"]], root, "ack", ack, "is there as", found)
+        judgement.check(len(rows_of(ack["number"])) == ack["rows"], root, "ack", ack)
+        judgement.counts["acks"] += 1
+    judgement.counts["stores"] += 1
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    judgement = Judgement()
+    for base in sorted(pathlib.Path(sys.argv[1]).glob("store-*")):
+        try:
+            judge_store(base, judgement)
+        except Exception as error:  # Whatever a judge stumbles over is a fault of the store.
+            judgement.check(False, base, "cannot be read:", type(error).__name__, error)
+    print(", ".join(f"{count} {what}" for what, count in judgement.counts.items()))
+    if xxhash is None:
+        print("hashes were not checked: there is no xxhash package")
+    for fault in judgement.faults[:20]:
+        print("FAULT", fault, file=sys.stderr)
+    if judgement.faults:
+        sys.exit(f"{len(judgement.faults)} faults")
+    if not all(judgement.counts[what] for what in ("stores", "versions", "files", "acks")):
+        sys.exit("nothing was judged")
+
+
+if __name__ == "__main__":
+    main()
