@@ -310,7 +310,7 @@ impl Model {
         let rows = placed.into_iter().map(|(_, version, _, row)| VersionedRow { row, version });
         let inside = |row: &VersionedRow| {
             let nanos = shape.nanos_of(&row.row);
-            range.start().nanos() <= nanos && nanos < range.end().nanos()
+            range.start().nanos() <= nanos && nanos <= range.end().nanos()
         };
         Ok(rows.filter(inside).collect())
     }
