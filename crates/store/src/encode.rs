@@ -1,7 +1,9 @@
 //! Prepared rows as an immutable Parquet file, with all that the log keeps of it.
 //!
-//! The encoding of each column is chosen from a sample of its values: few distinct values are kept
-//! as a dictionary, other integers and times as deltas, other floats as split byte streams.
+//! Encoding and codec of each column are chosen from a sample of its values: few distinct values
+//! are kept as a dictionary under LZ4, other integers and times as deltas, other floats as split byte
+//! streams, both under zstd. A zstd context is made for every column chunk that is read and costs more
+//! than decompressing a small or dictionary-coded chunk, which zstd shrinks little beyond LZ4.
 //!
 //! Parquet has no checksum of its own, so the log row carries one short hash per page, one of the
 //! tail (page index and footer) and one of the whole: a reader checks every byte it uses.
@@ -36,6 +38,8 @@ const FILE_ROWS_MAX: usize = 4 * 1024 * 1024;
 /// Text bounds longer than this are left out of the log.
 const TEXT_BOUND_BYTES_MAX: usize = 64;
 const SAMPLE_VALUES: usize = 1024;
+/// Below this many rows a column chunk is too small for zstd to pay.
+const ZSTD_FROM_ROWS: usize = 8192;
 
 /// A data file in memory and what the log will say of it.
 #[derive(Debug)]
@@ -174,6 +178,12 @@ fn choose_encoding(
     column: &ArrayRef,
 ) -> WriterPropertiesBuilder {
     let path = ColumnPath::from(name);
+    let repeats = repeats(column);
+    let builder = if repeats || column.len() < ZSTD_FROM_ROWS {
+        builder.set_column_compression(path.clone(), Compression::LZ4_RAW)
+    } else {
+        builder
+    };
     if name == VERSION_COLUMN {
         return builder
             .set_column_dictionary_enabled(path.clone(), false)
@@ -186,7 +196,7 @@ fn choose_encoding(
         }
         _ => return builder,
     };
-    if repeats(column) {
+    if repeats {
         return builder;
     }
     builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, plain)
@@ -206,14 +216,25 @@ fn repeats(column: &ArrayRef) -> bool {
     let distinct = match column.data_type() {
         DataType::Float64 => distinct::<Float64Type>(column, f64::to_bits),
         DataType::Float32 => distinct::<Float32Type>(column, |v| u64::from(v.to_bits())),
+        DataType::Utf8 => distinct_texts(column.as_string::<i32>().iter()),
+        DataType::LargeUtf8 => distinct_texts(column.as_string::<i64>().iter()),
+        DataType::Utf8View => distinct_texts(column.as_string_view().iter()),
+        DataType::Dictionary(..) | DataType::Boolean => return true,
         _ => match integers(column) {
             Some(values) => {
                 distinct::<Int64Type>(&(Arc::new(values) as ArrayRef), i64::cast_unsigned)
             }
-            None => return true,
+            None => return false,
         },
     };
     distinct * 2 <= sampled
+}
+
+fn distinct_texts<'a>(
+    values: impl DoubleEndedIterator<Item = Option<&'a str>> + ExactSizeIterator,
+) -> usize {
+    let step = (values.len() / SAMPLE_VALUES).max(1);
+    values.step_by(step).collect::<HashSet<_>>().len()
 }
 
 /// An integer, date or time column as 64-bit integers.
