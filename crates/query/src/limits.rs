@@ -113,7 +113,7 @@ mod tests {
             chain("1", "+"),
             chain("1=1", " and "),
             chain("a", "||"),
-            chain("-1", "- -"),
+            chain("1", " - - "),
             format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
             format!("SELECT {}1", "NOT ".repeat(5_000)),
             format!("SELECT {}1{}", "[".repeat(500), "]".repeat(500)),

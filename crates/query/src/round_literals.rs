@@ -1,22 +1,25 @@
 //! Comparisons of a time column with a finer literal.
 //!
-//! DataFusion compares `ts < literal` by casting `ts` to the literal's finer unit, and its optimizer
-//! then moves the cast to the literal, where it cuts off what the column's unit cannot hold, whatever
-//! the comparison. So the row at 21 s would not be before 21.5 s. This rule comes first and rounds the
-//! literal in the direction that keeps every row on its side.
+//! DataFusion brings both sides of `ts < literal` to one unit, and on the way cuts off what the
+//! column's unit cannot hold, whatever the comparison. So the row at 21 s would not be before 21.5 s.
+//! This rule comes before type coercion, while a text is still a text, and rounds the literal in the
+//! direction that keeps every row on its side.
 
 use std::sync::Arc;
 
+use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use datafusion::arrow::datatypes::{DataType, TimeUnit as ArrowUnit};
-use datafusion::common::DFSchema;
+use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Between, Cast};
+use datafusion::logical_expr::expr::Between;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::scalar::ScalarValue;
 
 /// Rounds literals in filters to the unit of the column that they are compared with.
@@ -28,8 +31,7 @@ impl AnalyzerRule for RoundLiterals {
         let rounded = plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Filter(filter) => {
                 let schema = Arc::clone(filter.input.schema());
-                let predicate =
-                    filter.predicate.transform_up(|expr| Ok(round(expr, schema.as_ref())))?;
+                let predicate = filter.predicate.transform_up(|expr| Ok(round(expr, &schema)))?;
                 let changed = predicate.transformed;
                 let filter = Filter::try_new(predicate.data, filter.input)?;
                 let plan = LogicalPlan::Filter(filter);
@@ -45,7 +47,7 @@ impl AnalyzerRule for RoundLiterals {
     }
 }
 
-fn round(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+fn round(expr: Expr, schema: &DFSchemaRef) -> Transformed<Expr> {
     let rounded = match &expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             compared(left, *op, right, schema).or_else(|| compared(right, op.swap()?, left, schema))
@@ -63,30 +65,25 @@ fn round(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     rounded.map_or_else(|| Transformed::no(expr), Transformed::yes)
 }
 
-/// `cast(column) op literal` as `column op rounded literal`.
-fn compared(side: &Expr, op: Operator, other: &Expr, schema: &DFSchema) -> Option<Expr> {
-    let Expr::Cast(Cast { expr, field }) = side else { return None };
-    let DataType::Timestamp(..) = field.data_type() else { return None };
-    let Expr::Literal(literal, _) = other else { return None };
-    let coarse = expr.get_type(schema).ok()?;
-    let (unit, zone) = match &coarse {
-        DataType::Timestamp(unit, zone) => (*unit, zone.clone()),
-        _ => return None,
-    };
-    let nanos = nanos(literal)?;
+/// `side op constant` with the constant rounded to the unit of `side`, a timestamp.
+fn compared(side: &Expr, op: Operator, other: &Expr, schema: &DFSchemaRef) -> Option<Expr> {
+    let Expr::Column(_) = side else { return None };
+    let DataType::Timestamp(unit, zone) = side.get_type(schema.as_ref()).ok()? else { return None };
+    let nanos = nanos(&constant(other, schema)?)?;
     let step = step(unit);
-    if nanos.rem_euclid(step) == 0 {
-        return None;
-    }
-    let (floor, ceil) = (nanos.div_euclid(step), nanos.div_euclid(step) + 1);
+    let (floor, exact) = (nanos.div_euclid(step), nanos.rem_euclid(step) == 0);
     let value = match op {
-        Operator::Lt | Operator::GtEq => ceil,
+        _ if exact => floor,
+        Operator::Lt | Operator::GtEq => floor + 1,
         Operator::LtEq | Operator::Gt => floor,
         // No value of the column is equal, so this is false, and null for null.
-        Operator::Eq => return Some(expr.as_ref().clone().not_eq(expr.as_ref().clone())),
-        Operator::NotEq => return Some(expr.as_ref().clone().eq(expr.as_ref().clone())),
+        Operator::Eq => return Some(side.clone().not_eq(side.clone())),
+        Operator::NotEq => return Some(side.clone().eq(side.clone())),
         _ => return None,
     };
+    if !is_comparison(op) {
+        return None;
+    }
     let value = i64::try_from(value).ok()?;
     let rounded = match unit {
         ArrowUnit::Second => ScalarValue::TimestampSecond(Some(value), zone),
@@ -94,8 +91,37 @@ fn compared(side: &Expr, op: Operator, other: &Expr, schema: &DFSchema) -> Optio
         ArrowUnit::Microsecond => ScalarValue::TimestampMicrosecond(Some(value), zone),
         ArrowUnit::Nanosecond => ScalarValue::TimestampNanosecond(Some(value), zone),
     };
-    let (left, right) = (Box::new(expr.as_ref().clone()), Box::new(lit(rounded)));
+    let (left, right) = (Box::new(side.clone()), Box::new(lit(rounded)));
     Some(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+}
+
+const fn is_comparison(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::Eq
+            | Operator::NotEq
+    )
+}
+
+/// The value of an expression without columns.
+fn constant(expr: &Expr, schema: &DFSchemaRef) -> Option<ScalarValue> {
+    if let Expr::Literal(value, _) = expr {
+        return Some(value.clone());
+    }
+    if !expr.column_refs().is_empty() {
+        return None;
+    }
+    let context = SimplifyContext::builder().with_schema(Arc::clone(schema)).build();
+    let simplifier = ExprSimplifier::new(context);
+    let coerced = simplifier.coerce(expr.clone(), schema.as_ref()).ok()?;
+    match simplifier.simplify(coerced).ok()? {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    }
 }
 
 const fn step(unit: ArrowUnit) -> i128 {
@@ -113,6 +139,9 @@ fn nanos(literal: &ScalarValue) -> Option<i128> {
         ScalarValue::TimestampMillisecond(value, _) => (*value, ArrowUnit::Millisecond),
         ScalarValue::TimestampMicrosecond(value, _) => (*value, ArrowUnit::Microsecond),
         ScalarValue::TimestampNanosecond(value, _) => (*value, ArrowUnit::Nanosecond),
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+            return string_to_timestamp_nanos(text).ok().map(i128::from);
+        }
         _ => return None,
     };
     value.map(|value| i128::from(value) * step(unit))

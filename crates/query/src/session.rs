@@ -13,6 +13,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt};
@@ -88,7 +89,7 @@ impl Queries {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rules(rules::all())
-            .with_analyzer_rule(Arc::new(RoundLiterals))
+            .with_analyzer_rules(analyzer_rules())
             .build();
         Ok(Self { engine, state: Arc::new(state), url })
     }
@@ -167,6 +168,12 @@ impl Queries {
             .with_table_functions(functions)
             .build()
     }
+}
+
+/// DataFusion's rules, with ours before the coercion of types.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let ours: Arc<dyn AnalyzerRule + Send + Sync> = Arc::new(RoundLiterals);
+    std::iter::once(ours).chain(Analyzer::new().rules).collect()
 }
 
 fn config(options: &QueryOptions) -> SessionConfig {

@@ -680,15 +680,24 @@ impl DataSource for SeriesSource {
         if !matches!(self.layout, Layout::Segments { ordered: true, .. }) {
             return plain;
         }
-        let schema = Arc::clone(plain.schema());
         let options = SortOptions { descending: false, nulls_first: true };
-        let mut orderings = Vec::new();
-        for (index, field) in schema.fields().iter().enumerate() {
-            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), index));
-            if self.table_column(&column).is_some_and(|name| self.is_time(&name)) {
-                orderings.extend(LexOrdering::new([PhysicalSortExpr::new(column, options)]));
-            }
-        }
+        let shown = |name: &str| -> Option<PhysicalSortExpr> {
+            let fields = plain.schema().fields().iter().enumerate();
+            let mut columns = fields.map(|(index, field)| Column::new(field.name(), index));
+            let column = columns.find(|column| {
+                let column: Arc<dyn PhysicalExpr> = Arc::new(column.clone());
+                self.table_column(&column).as_deref() == Some(name)
+            })?;
+            Some(PhysicalSortExpr::new(Arc::new(column), options))
+        };
+        let roles = &self.facts.roles;
+        // Keys order rows of equal time, but only as far as all keys before them are there to see.
+        let keys = roles.keys.iter().filter(|_| roles.ordered_ties).map_while(|key| shown(key));
+        let time = roles.time.as_ref().and_then(|time| shown(&time.name));
+        let orderings: Vec<LexOrdering> = time
+            .and_then(|time| LexOrdering::new(std::iter::once(time).chain(keys)))
+            .into_iter()
+            .collect();
         let mut ordered = plain;
         ordered.add_orderings(orderings);
         ordered
