@@ -7,7 +7,7 @@
 //! | [`time`] | [`EventTime`], [`WriteTime`], [`TimeUnit`], [`TimeRange`] and how people write them |
 //! | [`version`] | [`Version`], [`CommitVersion`], [`AsOf`] |
 //! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`] |
-//! | [`env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
+//! | [`mod@env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
 //!
 //! There is no I/O here and no runtime; the one exception is [`env::SystemClock`] and
 //! [`env::SystemRandomness`], the real implementations behind the two seams.

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`faults`] | [`FaultStore`]: an object store that fails, delays and loses answers by script or by seed |
-//! | [`env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
+//! | [`mod@env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
 //! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
 //! | [`cell`] | rows as plain values that compare and print |
 //! | [`model`] | [`Model`]: the naive in-memory store that says what every read must yield |
