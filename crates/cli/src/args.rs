@@ -12,7 +12,8 @@ Exit codes:
     3  wrong input            9  disk or network failed
     4  not found             10  a limit was reached
     5  exists already        11  not known whether it was stored
-    6  other writers won     70  a bug of Tidelog
+    6  other writers won     12  let go while it was read
+                             70  a bug of Tidelog
                             130  interrupted";
 
 const GLOBAL: &str = "Global options";
@@ -73,6 +74,16 @@ pub(crate) enum Command {
     },
     /// Count what is in the store
     Stats,
+    /// Keep the log short: merge it, write a checkpoint, delete what nobody can want any more
+    ///
+    /// No answer changes, and readers and writers may go on meanwhile. Commands that write do a
+    /// step of it by themselves when the log needs it, and programs that use the library do it in
+    /// the background.
+    Maintain {
+        /// Merge the whole log into one sorted run
+        #[arg(long)]
+        full: bool,
+    },
     /// Make a directory, with its parents
     Mkdir {
         /// The path
@@ -121,7 +132,7 @@ impl Command {
         match self {
             Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
             Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
-            Self::Demo { .. } => true,
+            Self::Demo { .. } | Self::Maintain { .. } => true,
             Self::Sql { statement, .. } => {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())

@@ -4,8 +4,8 @@
 //! replay a run from one seed. No decision depends on the clock: it only labels.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::time::WriteTime;
 
@@ -16,6 +16,13 @@ use crate::time::WriteTime;
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Now, in microseconds since the Unix epoch, UTC.
     fn now(&self) -> WriteTime;
+
+    /// Time since some moment of this process, which no change of the wall clock moves. It may stand
+    /// still while the machine sleeps.
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
 }
 
 /// A source of random bytes.

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     LimitExceeded,
     /// The outcome of a commit is not known: repeat the call with the same transaction id.
     OutcomeUnknown,
+    /// What the caller was reading has been let go since it began to read: read again.
+    SnapshotExpired,
     /// A bug of Tidelog: please report it.
     Internal,
 }
@@ -46,6 +48,7 @@ impl ErrorKind {
             Self::Unavailable => 9,
             Self::LimitExceeded => 10,
             Self::OutcomeUnknown => 11,
+            Self::SnapshotExpired => 12,
             Self::Internal => 70,
         }
     }
@@ -63,6 +66,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::LimitExceeded => "limit_exceeded",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::SnapshotExpired => "snapshot_expired",
             Self::Internal => "internal",
         }
     }

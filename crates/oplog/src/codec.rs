@@ -3,6 +3,7 @@
 //! In between stands [`Record`], one wide row with a field per column: each family of rows fills
 //! the fields that it has. A `kind` or `op` that is not known is a newer format and refused.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -10,22 +11,37 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp::eq;
 use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{ChunkReader, Length};
 use tidelog_core::{
     CommitVersion, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
 };
 
 use crate::error::Error;
 use crate::options::{FileOrder, SeriesOptions};
-use crate::row::{EntryType, FileOp, FileRow, Row, TreeOp, TreeRow, VersionOp, VersionRow};
+use crate::part::Extent;
+use crate::row::{
+    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+};
 use crate::schema::{column, log_schema};
+
+/// The store operation that announces what is about to be deleted.
+pub(crate) const VACUUM: &str = "vacuum";
+
+/// Rows of a row group of a merged part: some hundred kilobytes, fetched whole.
+pub(crate) const GROUP_ROWS: usize = 2048;
+
+const BATCH_ROWS: usize = 8192;
 
 /// Below this many rows, compression costs more time than the bytes are worth.
 const COMPRESS_FROM_ROWS: usize = 32;
@@ -126,6 +142,16 @@ pub(crate) fn to_batch(rows: &[Row]) -> Result<RecordBatch, Error> {
     RecordBatch::try_new(log_schema(), columns).map_err(Error::encode)
 }
 
+/// The settings of a part with sorted rows, in row groups of [`GROUP_ROWS`].
+pub(crate) fn merged_properties() -> Result<WriterProperties, Error> {
+    Ok(WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(Error::encode)?))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .build())
+}
+
 /// Encodes a batch of the log's schema as a Parquet object.
 pub(crate) fn to_parquet(batch: &RecordBatch) -> Result<Bytes, Error> {
     let compression = if batch.num_rows() < COMPRESS_FROM_ROWS {
@@ -150,20 +176,166 @@ pub(crate) fn to_parquet(batch: &RecordBatch) -> Result<Bytes, Error> {
 pub(crate) fn batches(object: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
     let fail = |error: &dyn std::fmt::Display| Error::part(object, error);
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| fail(&e))?;
-    let reader = reader.with_batch_size(8192).build().map_err(|e| fail(&e))?;
+    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|e| fail(&e))?;
     reader.collect::<Result<_, _>>().map_err(|e| fail(&e))
 }
 
 /// Decodes the rows of a part whose hash has been checked.
 pub(crate) fn from_parquet(object: &str, bytes: Bytes) -> Result<Vec<Row>, Error> {
-    let mut rows = Vec::new();
-    for batch in batches(object, bytes)? {
+    rows_in(object, batches(object, bytes)?)
+}
+
+/// Decodes those rows of a part, whose hash has been checked, that are about the node.
+pub(crate) fn from_parquet_of(object: &str, bytes: Bytes, node: &str) -> Result<Vec<Row>, Error> {
+    let batches = batches(object, bytes)?.into_iter();
+    let batches = batches.map(|batch| rows_about(object, &batch, node));
+    rows_in(object, batches.collect::<Result<_, _>>()?)
+}
+
+/// Neighbouring row groups of a merged part.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    /// The number of the first.
+    pub(crate) from: usize,
+    pub(crate) count: usize,
+    /// Where the first begins in the part.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// Decodes those rows of some row groups that are about the node. `tail` is the end of the part.
+pub(crate) fn groups_of(
+    object: &str,
+    tail: Extent,
+    tail_bytes: Bytes,
+    groups: Groups,
+    node: &str,
+) -> Result<Vec<Row>, Error> {
+    let batches = read_groups(object, tail, tail_bytes, groups)?.into_iter();
+    let batches = batches.map(|batch| rows_about(object, &batch, node));
+    rows_in(object, batches.collect::<Result<_, _>>()?)
+}
+
+/// Decodes some row groups of a merged part.
+pub(crate) fn read_groups(
+    object: &str,
+    tail: Extent,
+    tail_bytes: Bytes,
+    groups: Groups,
+) -> Result<Vec<RecordBatch>, Error> {
+    let fail = |error: &dyn std::fmt::Display| Error::part(object, error);
+    let wanted = (groups.from..groups.from + groups.count).collect();
+    let parts = [(groups.offset, groups.bytes), (tail.offset, tail_bytes)];
+    let bytes = SparseBytes { length: tail.range().end, parts };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| fail(&e))?;
+    let reader = reader.with_row_groups(wanted).with_batch_size(BATCH_ROWS);
+    let reader = reader.build().map_err(|e| fail(&e))?;
+    reader.collect::<Result<_, _>>().map_err(|e| fail(&e))
+}
+
+fn rows_about(object: &str, batch: &RecordBatch, node: &str) -> Result<RecordBatch, Error> {
+    let columns = Columns { object, batch };
+    let nodes = columns.array::<StringArray>(column::NODE_ID)?;
+    let about = eq(nodes, &StringArray::new_scalar(node)).map_err(|e| Error::part(object, e))?;
+    filter_record_batch(batch, &about).map_err(|e| Error::part(object, e))
+}
+
+fn rows_in(object: &str, batches: Vec<RecordBatch>) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
+    let mut shared = Shared::default();
+    for batch in batches {
         let columns = Columns { object, batch: &batch };
         for record in columns.records()? {
-            rows.push(record.into_row(object)?);
+            rows.push(record.into_row(object, &mut shared)?);
         }
     }
     Ok(rows)
+}
+
+/// Values that many rows have in common, decoded once.
+#[derive(Debug, Default)]
+struct Shared {
+    schemas: HashMap<Vec<u8>, SchemaRef>,
+    options: HashMap<String, Arc<SeriesOptions>>,
+    texts: HashMap<String, Arc<str>>,
+    path: Option<(String, TreePath)>,
+}
+
+impl Shared {
+    fn schema(&mut self, object: &str, bytes: Vec<u8>) -> Result<SchemaRef, Error> {
+        if let Some(known) = self.schemas.get(&bytes) {
+            return Ok(Arc::clone(known));
+        }
+        let schema = decode_schema(object, &bytes)?;
+        self.schemas.insert(bytes, Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    fn options(&mut self, text: String) -> Result<Arc<SeriesOptions>, Error> {
+        if let Some(known) = self.options.get(&text) {
+            return Ok(Arc::clone(known));
+        }
+        let options = decode_options(&text)?;
+        self.options.insert(text, Arc::clone(&options));
+        Ok(options)
+    }
+
+    fn text(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.texts.get(&text) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<str> = text.as_str().into();
+        self.texts.insert(text, Arc::clone(&shared));
+        shared
+    }
+
+    /// Rows of one series follow one another, mostly with the same path.
+    fn path(&mut self, object: &str, text: Option<&str>) -> Result<TreePath, Error> {
+        match &self.path {
+            Some((known, path)) if Some(known.as_str()) == text => Ok(path.clone()),
+            _ => {
+                let path = parsed(object, "path", text, TreePath::parse)?;
+                self.path = text.map(|text| (text.to_owned(), path.clone()));
+                Ok(path)
+            }
+        }
+    }
+}
+
+/// Some stretches of an object, of which no other bytes are known.
+struct SparseBytes {
+    length: u64,
+    parts: [(u64, Bytes); 2],
+}
+
+impl SparseBytes {
+    fn from(&self, start: u64) -> parquet::errors::Result<Bytes> {
+        let found = self.parts.iter().find_map(|(offset, bytes)| {
+            let at = usize::try_from(start.checked_sub(*offset)?).ok()?;
+            (at < bytes.len()).then(|| bytes.slice(at..))
+        });
+        found.ok_or_else(|| ParquetError::EOF(format!("byte {start} was not fetched")))
+    }
+}
+
+impl Length for SparseBytes {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for SparseBytes {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(self.from(start)?.reader())
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let rest = self.from(start)?;
+        let short = || ParquetError::EOF(format!("{length} bytes at {start} were not fetched"));
+        if rest.len() < length { Err(short()) } else { Ok(rest.slice(..length)) }
+    }
 }
 
 struct Columns<'a> {
@@ -294,14 +466,18 @@ impl Record {
     fn from_row(row: &Row) -> Result<Self, Error> {
         match row {
             Row::Tree(row) => Self::from_tree(row),
-            Row::Store(row) => Ok(Self {
-                commit_version: row.commit.number(),
-                kind: "store".to_owned(),
-                op: row.op.clone(),
-                timestamp: row.timestamp.micros(),
-                detail: Some(row.detail.clone()),
-                ..Self::default()
-            }),
+            Row::Store(row) => {
+                let StoreOp::Vacuum { objects } = &row.op;
+                let detail = serde_json::to_string(objects).map_err(Error::encode)?;
+                Ok(Self {
+                    commit_version: row.commit.number(),
+                    kind: "store".to_owned(),
+                    op: VACUUM.to_owned(),
+                    timestamp: row.timestamp.micros(),
+                    detail: Some(detail),
+                    ..Self::default()
+                })
+            }
             Row::Version(row) => Ok(Self::from_version(row)),
             Row::File(row) => Self::from_file(row),
         }
@@ -385,16 +561,19 @@ impl Record {
         })
     }
 
-    fn into_row(self, object: &str) -> Result<Row, Error> {
+    fn into_row(self, object: &str, shared: &mut Shared) -> Result<Row, Error> {
         let timestamp = WriteTime::from_micros(self.timestamp);
         let commit = CommitVersion::new(self.commit_version);
         match self.kind.as_str() {
-            "tree" => self.into_tree(object, timestamp, commit).map(Row::Tree),
-            "store" => {
-                Err(Error::NewerFormat { what: format!("the store operation {:?}", self.op) })
+            "tree" => self.into_tree(object, shared, timestamp, commit).map(Row::Tree),
+            "store" if self.op == VACUUM => {
+                let detail = present(object, "detail", self.detail)?;
+                let objects = serde_json::from_str(&detail).map_err(|e| Error::part(object, e))?;
+                Ok(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }))
             }
-            "version" => self.into_version(object, timestamp, commit).map(Row::Version),
-            "file" => self.into_file(object, timestamp, commit).map(Row::File),
+            "store" => Err(self.unknown_op()),
+            "version" => self.into_version(object, shared, timestamp, commit).map(Row::Version),
+            "file" => self.into_file(object, shared, timestamp, commit).map(Row::File),
             kind => Err(Error::NewerFormat { what: format!("rows of kind {kind:?}") }),
         }
     }
@@ -406,6 +585,7 @@ impl Record {
     fn into_tree(
         self,
         object: &str,
+        shared: &mut Shared,
         timestamp: WriteTime,
         commit: CommitVersion,
     ) -> Result<TreeRow, Error> {
@@ -424,14 +604,14 @@ impl Record {
                 return Err(Error::NewerFormat { what: format!("entries of type {other:?}") });
             }
         };
-        let options = self.options.as_deref().map(decode_options).transpose()?;
+        let options = self.options.map(|text| shared.options(text)).transpose()?;
         Ok(TreeRow {
             op,
             node: parsed(object, "node_id", self.node_id.as_deref(), NodeId::parse)?,
             entry,
-            path: parsed(object, "path", self.path.as_deref(), TreePath::parse)?,
+            path: shared.path(object, self.path.as_deref())?,
             timestamp,
-            schema: self.schema.as_deref().map(|b| decode_schema(object, b)).transpose()?,
+            schema: self.schema.map(|bytes| shared.schema(object, bytes)).transpose()?,
             options,
             commit,
         })
@@ -440,6 +620,7 @@ impl Record {
     fn into_version(
         self,
         object: &str,
+        shared: &mut Shared,
         timestamp: WriteTime,
         commit: CommitVersion,
     ) -> Result<VersionRow, Error> {
@@ -460,12 +641,12 @@ impl Record {
         Ok(VersionRow {
             op,
             node: parsed(object, "node_id", self.node_id.as_deref(), NodeId::parse)?,
-            path: parsed(object, "path", self.path.as_deref(), TreePath::parse)?,
+            path: shared.path(object, self.path.as_deref())?,
             version: Version::new(present(object, "version", self.version)?),
             timestamp,
             rows: unsigned(object, "rows", self.rows)?,
             range,
-            time_column: present(object, "event_time_column", self.event_time_column)?.into(),
+            time_column: shared.text(present(object, "event_time_column", self.event_time_column)?),
             transaction: parsed(object, "transaction_id", transaction, TransactionId::parse)?,
             commit,
         })
@@ -474,6 +655,7 @@ impl Record {
     fn into_file(
         self,
         object: &str,
+        shared: &mut Shared,
         timestamp: WriteTime,
         commit: CommitVersion,
     ) -> Result<FileRow, Error> {
@@ -496,7 +678,7 @@ impl Record {
             op,
             file: parsed(object, "file_id", self.file_id.as_deref(), FileId::parse)?,
             node: parsed(object, "node_id", self.node_id.as_deref(), NodeId::parse)?,
-            path: parsed(object, "path", self.path.as_deref(), TreePath::parse)?,
+            path: shared.path(object, self.path.as_deref())?,
             timestamp,
             location: present(object, "location", self.location)?.into(),
             size: unsigned(object, "size", self.size)?,

@@ -3,12 +3,17 @@
 //! The first line is a `commitInfo` with our own record in it: an id by which a writer recognises
 //! its commit, the number of rows that it adds, the last write time given, and the time up to which
 //! `as_of` is exact. A commit without that record, or whose rows do not add up, is damage.
+//!
+//! A commit may also replace parts by others with the same rows (`remove` and `add` actions without
+//! a change of data): that is how upkeep merges the log.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::{Action, Add, CommitInfo, Metadata, Protocol, StructType};
+use deltalake::kernel::{Action, Add, CommitInfo, Metadata, Protocol, Remove, StructType};
 use serde_json::{Value, json};
 use tidelog_core::{CommitVersion, Env, WriteTime};
 use tidelog_storage::object_store::path::Path;
@@ -24,6 +29,10 @@ const ROWS: &str = "tidelogRows";
 const FORMAT: &str = "tidelogFormat";
 const LAST_WRITE: &str = "tidelogLastWriteTime";
 const COMPLETE_THROUGH: &str = "tidelogCompleteThrough";
+/// The store's own setting of how long objects are kept that are no part of the log any more.
+const RETENTION: &str = "tidelog.logRetentionSeconds";
+/// Longer than any writer or reader is expected to pause.
+pub(crate) const RETENTION_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 const ENGINE: &str = concat!("tidelog/", env!("CARGO_PKG_VERSION"));
 
 /// A commit as read back.
@@ -33,7 +42,45 @@ pub(crate) struct Commit {
     pub(crate) id: Uuid,
     pub(crate) last_write: WriteTime,
     pub(crate) complete_through: WriteTime,
+    /// Parts that it adds: with rows of its own, or in place of those that it removes.
     pub(crate) parts: Vec<Part>,
+    /// Objects of parts whose rows lie elsewhere from now on.
+    pub(crate) removed: Vec<String>,
+    /// What the table is, in commit 0.
+    pub(crate) table: Option<Table>,
+}
+
+/// The actions that make the log a Delta table.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) protocol: Protocol,
+    pub(crate) metadata: Metadata,
+}
+
+impl Table {
+    /// Checks that this build can read the table.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check_protocol(&self.protocol)?;
+        check_metadata(&self.metadata)
+    }
+
+    /// How long objects of the log are kept after they have ceased to be part of it.
+    pub(crate) fn retention(&self) -> Duration {
+        let metadata = serde_json::to_value(&self.metadata).unwrap_or_default();
+        let seconds = metadata["configuration"][RETENTION].as_str();
+        let seconds = seconds.and_then(|text| text.parse().ok());
+        seconds.map_or(RETENTION_DEFAULT, Duration::from_secs)
+    }
+}
+
+/// What one commit changes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) adds: Vec<Add>,
+    /// Parts that adds without a change of data replace.
+    pub(crate) removes: Vec<Arc<Part>>,
+    /// Rows that the log did not have.
+    pub(crate) new_rows: u64,
 }
 
 /// The object that holds commit `version`.
@@ -41,19 +88,41 @@ pub(crate) fn object_of(prefix: &Path, version: CommitVersion) -> Path {
     prefix.clone().join("_delta_log").join(format!("{:020}.json", version.number()))
 }
 
-/// The bytes of a commit that adds one part.
-pub(crate) fn encode(
-    id: Uuid,
-    add: Add,
-    rows: usize,
-    last_write: WriteTime,
-) -> Result<Bytes, Error> {
-    let info = record("WRITE", id, rows, last_write);
-    lines(&[Action::CommitInfo(info), Action::Add(add)])
+/// The object in the log directory that holds checkpoint `version`.
+pub(crate) fn checkpoint_of(prefix: &Path, version: CommitVersion) -> Path {
+    let name = format!("{:020}.checkpoint.parquet", version.number());
+    prefix.clone().join("_delta_log").join(name)
+}
+
+/// The bytes of a commit.
+pub(crate) fn encode(id: Uuid, changes: Changes, last_write: WriteTime) -> Result<Bytes, Error> {
+    let operation = if changes.removes.is_empty() { "WRITE" } else { "OPTIMIZE" };
+    let mut info = record(operation, id, changes.new_rows, last_write);
+    info.is_blind_append = Some(changes.removes.is_empty());
+    let now = last_write.micros().div_euclid(1000);
+    let removes = changes.removes.iter().map(|part| Action::Remove(remove_action(part, now)));
+    let actions: Vec<Action> = std::iter::once(Action::CommitInfo(info))
+        .chain(removes)
+        .chain(changes.adds.into_iter().map(Action::Add))
+        .collect();
+    lines(&actions)
+}
+
+fn remove_action(part: &Part, now: i64) -> Remove {
+    let add = part.add();
+    Remove {
+        path: add.path.clone(),
+        data_change: false,
+        deletion_timestamp: Some(now),
+        extended_file_metadata: Some(true),
+        partition_values: Some(HashMap::new()),
+        size: Some(add.size),
+        ..Remove::default()
+    }
 }
 
 /// The bytes of commit 0, which makes the table.
-pub(crate) fn encode_first(id: Uuid, env: &Env) -> Result<Bytes, Error> {
+pub(crate) fn encode_first(id: Uuid, env: &Env, retention: Duration) -> Result<Bytes, Error> {
     let now = env.clock.now();
     let info = record("CREATE TABLE", id, 0, now);
     let protocol: Protocol =
@@ -70,6 +139,10 @@ pub(crate) fn encode_first(id: Uuid, env: &Env) -> Result<Bytes, Error> {
         "configuration": {
             "delta.appendOnly": "true",
             "delta.enableExpiredLogCleanup": "false",
+            "delta.logRetentionDuration": format!("interval {} seconds", retention.as_secs()),
+            "delta.deletedFileRetentionDuration":
+                format!("interval {} seconds", retention.as_secs()),
+            RETENTION: retention.as_secs().to_string(),
             "delta.dataSkippingStatsColumns": STATS_COLUMNS.join(","),
             "tidelog.format": FORMAT_VERSION.to_string(),
         },
@@ -78,7 +151,7 @@ pub(crate) fn encode_first(id: Uuid, env: &Env) -> Result<Bytes, Error> {
     lines(&[Action::CommitInfo(info), Action::Protocol(protocol), Action::Metadata(metadata)])
 }
 
-fn record(operation: &str, id: Uuid, rows: usize, last_write: WriteTime) -> CommitInfo {
+fn record(operation: &str, id: Uuid, rows: u64, last_write: WriteTime) -> CommitInfo {
     let info = HashMap::from([
         (ID.to_owned(), json!(id.to_string())),
         (ROWS.to_owned(), json!(rows)),
@@ -114,25 +187,32 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
         reason,
     };
     let mut info: Option<CommitInfo> = None;
-    let mut parts = Vec::new();
+    let (mut parts, mut removed) = (Vec::new(), Vec::new());
+    let (mut found_protocol, mut found_metadata) = (None, None);
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let action: Action = serde_json::from_slice(line)
             .map_err(|error| damaged(format!("a line is no action: {error}")))?;
         match action {
             Action::CommitInfo(found) => info = Some(found),
-            Action::Add(add) => {
-                parts.push(Part::from_add(&add).map_err(damaged)?);
-            }
-            Action::Protocol(protocol) => check_protocol(&protocol)?,
-            Action::Metadata(metadata) => check_metadata(&metadata)?,
+            Action::Add(add) => parts.push(Part::from_add(add).map_err(damaged)?),
+            Action::Remove(remove) if !remove.data_change => removed.push(remove.path),
+            Action::Protocol(protocol) => found_protocol = Some(protocol),
+            Action::Metadata(metadata) => found_metadata = Some(metadata),
             Action::Txn(_) => {}
             Action::Remove(_) | Action::Cdc(_) | Action::DomainMetadata(_) => {
-                return Err(Error::NewerFormat { what: "merged log parts".to_owned() });
+                return Err(Error::NewerFormat { what: "rows taken out of the log".to_owned() });
             }
         }
     }
+    let table = found_protocol.zip(found_metadata);
+    let table = table.map(|(protocol, metadata)| Table { protocol, metadata });
+    if let Some(table) = &table {
+        table.check()?;
+    }
     let info = info.ok_or_else(|| damaged("it has no commit record".to_owned()))?;
-    let commit = read_record(&info, version, parts).map_err(damaged)?;
+    let mut commit = read_record(&info, version, parts).map_err(damaged)?;
+    commit.removed = removed;
+    commit.table = table;
     if info.info.get(FORMAT).and_then(Value::as_u64) > Some(u64::from(FORMAT_VERSION)) {
         return Err(Error::NewerFormat {
             what: format!("a commit of format {}", info.info[FORMAT]),
@@ -151,7 +231,7 @@ fn read_record(
         |name: &str| field(name).and_then(Value::as_i64).ok_or(format!("it has no {name}"));
     let id = field(ID).and_then(Value::as_str).and_then(|text| Uuid::try_parse(text).ok());
     let id = id.ok_or("it was not written by Tidelog")?;
-    let rows: u64 = parts.iter().map(|part| part.rows).sum();
+    let rows: u64 = parts.iter().filter(|part| !part.is_merged()).map(|part| part.rows).sum();
     let expected = number(ROWS)?;
     if i64::try_from(rows) != Ok(expected) {
         return Err(format!("it should add {expected} rows and adds {rows}"));
@@ -162,6 +242,8 @@ fn read_record(
         last_write: WriteTime::from_micros(number(LAST_WRITE)?),
         complete_through: WriteTime::from_micros(number(COMPLETE_THROUGH)?),
         parts,
+        removed: Vec::new(),
+        table: None,
     })
 }
 

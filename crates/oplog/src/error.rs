@@ -42,6 +42,21 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A checkpoint is not what was written.
+    #[error("the log's checkpoint is damaged: {reason}")]
+    DamagedCheckpoint {
+        /// What is wrong.
+        reason: String,
+    },
+    /// What was to be read has been let go since the reader last looked.
+    #[error(
+        "{object:?} has been deleted since this reader last looked at the log, as it was no part of \
+         it for longer than the log is kept; read again"
+    )]
+    SnapshotExpired {
+        /// The object.
+        object: String,
+    },
     /// Rows contradict one another.
     #[error("commit {commit} of the log contradicts what came before it: {reason}")]
     Inconsistent {
@@ -92,9 +107,11 @@ impl Error {
             Self::NotAStore => ErrorKind::NotFound,
             Self::AlreadyAStore => ErrorKind::AlreadyExists,
             Self::NewerFormat { .. } => ErrorKind::Unsupported,
-            Self::DamagedCommit { .. } | Self::DamagedPart { .. } | Self::Inconsistent { .. } => {
-                ErrorKind::Corruption
-            }
+            Self::DamagedCommit { .. }
+            | Self::DamagedPart { .. }
+            | Self::DamagedCheckpoint { .. }
+            | Self::Inconsistent { .. } => ErrorKind::Corruption,
+            Self::SnapshotExpired { .. } => ErrorKind::SnapshotExpired,
             // What is written to was there a moment ago: the place is gone, not the data.
             Self::Store { source: object_store::Error::NotFound { .. }, .. } => {
                 ErrorKind::Unavailable

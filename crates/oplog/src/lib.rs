@@ -29,9 +29,13 @@ pub mod options;
 pub mod row;
 pub mod series;
 pub mod tree;
+pub mod upkeep;
 
+mod checkpoint;
 mod codec;
 mod commit;
+mod fetch;
+mod open;
 mod part;
 mod schema;
 mod state;
@@ -39,13 +43,16 @@ mod state;
 pub use column_stats::{ColumnStats, StatValue};
 pub use error::Error;
 pub use hash::Hash128;
-pub use log::{CommitOutcome, Log, StagedCommit};
+pub use log::{CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
-pub use row::{EntryType, FileOp, FileRow, Row, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow};
+pub use row::{
+    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+};
 pub use schema::log_schema;
 pub use series::SeriesState;
 pub use state::Snapshot;
 pub use tree::{Node, Tree};
+pub use upkeep::{Expired, MergePlan, MergeScope, Merged};
 
 /// The directory of the log below the store's root.
 pub const LOG_DIRECTORY: &str = "_oplog";

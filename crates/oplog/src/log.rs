@@ -16,24 +16,25 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tidelog_core::{CommitVersion, Env, NodeId, TransactionId};
+use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, WriteTime};
 use tidelog_storage::error::io_cause;
 use tidelog_storage::object_store::path::Path;
-use tidelog_storage::object_store::{self, ObjectStore, ObjectStoreExt, PutMode};
+use tidelog_storage::object_store::{self, ObjectStore, PutMode};
 use tidelog_storage::probe;
 use uuid::Uuid;
 
 use crate::LOG_DIRECTORY;
 use crate::codec;
-use crate::commit::{self, Commit};
+use crate::commit::{self, Changes, Commit};
 use crate::error::Error;
-use crate::hash::Hash128;
-use crate::part::{self, Part};
+use crate::fetch::{FETCH_CONCURRENCY, LogObjects, store_error};
+use crate::open::{self, Opened};
+use crate::part::{self, Described, Part};
 use crate::row::Row;
 use crate::series::SeriesState;
 use crate::state::Snapshot;
+use crate::upkeep::Merged;
 
-const FETCH_CONCURRENCY: usize = 32;
 const PUBLISH_ATTEMPTS: u32 = 4;
 const PUBLISH_BACKOFF: Duration = Duration::from_millis(20);
 
@@ -45,20 +46,64 @@ pub struct Log {
 
 #[derive(Debug)]
 struct Inner {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
+    objects: LogObjects,
     env: Env,
-    current: Mutex<Snapshot>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    snapshot: Snapshot,
+    /// When the snapshot was last known to be the newest, by both clocks.
+    confirmed: Moment,
+    /// The newest checkpoint that this handle knows of.
+    checkpoint: Option<CommitVersion>,
+}
+
+/// A moment by two clocks: one that no user sets, one that runs while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    monotonic: Duration,
+    wall: WriteTime,
+}
+
+impl Moment {
+    fn now(env: &Env) -> Self {
+        Self { monotonic: env.clock.monotonic(), wall: env.clock.now() }
+    }
+
+    /// Time passed, by the clock that says more.
+    fn until(&self, later: Self) -> Duration {
+        let wall = later.wall.micros().saturating_sub(self.wall.micros());
+        let wall = Duration::from_micros(u64::try_from(wall).unwrap_or_default());
+        later.monotonic.saturating_sub(self.monotonic).max(wall)
+    }
+}
+
+/// Settings of a log that are fixed when it is made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LogOptions {
+    /// How long objects of the log are kept after they have ceased to be part of it. A reader or
+    /// writer that pauses for longer starts anew.
+    pub retention: Duration,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { retention: commit::RETENTION_DEFAULT }
+    }
 }
 
 /// A commit that is encoded but has not been tried.
 #[derive(Debug, Clone)]
 pub struct StagedCommit {
     base: Snapshot,
+    confirmed: Moment,
     commit: Commit,
     json: Bytes,
-    part: Path,
-    part_bytes: Bytes,
+    /// Where its own rows go, and as which bytes; `None` if it only replaces parts.
+    part: Option<(Path, Bytes)>,
     rows: Vec<Row>,
     transaction: Option<TransactionId>,
 }
@@ -78,17 +123,22 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::AlreadyAStore`] if there is one, [`Error::Storage`] if the store cannot.
-    pub async fn create(store: Arc<dyn ObjectStore>, env: Env) -> Result<Self, Error> {
+    pub async fn create(
+        store: Arc<dyn ObjectStore>,
+        env: Env,
+        options: &LogOptions,
+    ) -> Result<Self, Error> {
         let log = Self::handle(store, env);
-        let first = commit::object_of(&log.inner.prefix, CommitVersion::new(0));
-        if log.read_object(&first).await?.is_some() {
+        let objects = &log.inner.objects;
+        let first = commit::object_of(&objects.prefix, CommitVersion::new(0));
+        if objects.object(&first).await?.is_some() {
             return Err(Error::AlreadyAStore);
         }
-        let inner = &log.inner;
-        let randomness = inner.env.randomness.as_ref();
-        probe::put_if_absent(inner.store.as_ref(), &inner.prefix, randomness).await?;
-        let json = commit::encode_first(log.random_id(), &inner.env)?;
-        match inner.store.put_opts(&first, json.into(), PutMode::Create.into()).await {
+        let env = &log.inner.env;
+        let randomness = env.randomness.as_ref();
+        probe::put_if_absent(objects.store.as_ref(), &objects.prefix, randomness).await?;
+        let json = commit::encode_first(log.random_id(), env, options.retention)?;
+        match objects.store.put_opts(&first, json.into(), PutMode::Create.into()).await {
             Ok(_) => {}
             Err(object_store::Error::AlreadyExists { .. }) => return Err(Error::AlreadyAStore),
             Err(source) => return Err(store_error("creating", &first, source)),
@@ -103,67 +153,70 @@ impl Log {
     /// [`Error::NotAStore`] if there is none; damage, a newer format, or the store's failure.
     pub async fn open(store: Arc<dyn ObjectStore>, env: Env) -> Result<Self, Error> {
         let log = Self::handle(store, env);
-        let newest = log.list_commits().await?;
-        log.replay(newest).await?;
-        log.refresh().await?;
+        log.reopen().await?;
         Ok(log)
     }
 
-    /// Reads commits 0 … `newest`, many at a time, and applies them in order.
-    async fn replay(&self, newest: i64) -> Result<(), Error> {
-        let fetched = stream::iter((0..=newest).map(CommitVersion::new))
-            .map(|version| self.fetch(version))
-            .buffered(FETCH_CONCURRENCY);
-        let mut fetched = std::pin::pin!(fetched);
-        let mut snapshot = Snapshot::empty();
-        while let Some((commit, rows)) = fetched.try_next().await? {
-            let loaded = snapshot.loaded();
-            snapshot = snapshot.after(&commit, rows, loaded, false)?;
-        }
-        self.advance(&snapshot);
-        Ok(())
-    }
-
     fn handle(store: Arc<dyn ObjectStore>, env: Env) -> Self {
-        let prefix = Path::from(LOG_DIRECTORY);
-        let current = Mutex::new(Snapshot::empty());
-        Self { inner: Arc::new(Inner { store, prefix, env, current }) }
+        let objects = LogObjects { store, prefix: Path::from(LOG_DIRECTORY) };
+        let confirmed = Moment::now(&env);
+        let current = Current { snapshot: Snapshot::empty(), confirmed, checkpoint: None };
+        Self { inner: Arc::new(Inner { objects, env, current: Mutex::new(current) }) }
     }
 
-    /// Checks that commits 0 … N are all there and returns N.
-    async fn list_commits(&self) -> Result<i64, Error> {
-        let directory = self.inner.prefix.clone().join("_delta_log");
-        let listed: Vec<_> = self
-            .inner
-            .store
-            .list(Some(&directory))
-            .try_collect()
-            .await
-            .map_err(|source| store_error("listing", &directory, source))?;
-        let mut numbers: Vec<i64> = listed
-            .iter()
-            .filter_map(|meta| meta.location.filename()?.strip_suffix(".json")?.parse().ok())
-            .collect();
-        numbers.sort_unstable();
-        let Some(&newest) = numbers.last() else { return Err(Error::NotAStore) };
-        for (expected, &number) in (0..).zip(&numbers) {
-            if number != expected {
-                let commit = CommitVersion::new(expected);
-                let object = commit::object_of(&self.inner.prefix, commit).to_string();
-                return Err(Error::DamagedCommit {
-                    commit,
-                    object,
-                    reason: "it is missing".into(),
-                });
-            }
-        }
-        Ok(newest)
+    /// Reads the log from its newest checkpoint.
+    async fn reopen(&self) -> Result<Snapshot, Error> {
+        let asked = Moment::now(&self.inner.env);
+        let Opened { snapshot, checkpoint } = open::open(&self.inner.objects).await?;
+        self.advance(&snapshot, asked);
+        self.note_checkpoint(checkpoint);
+        Ok(self.snapshot())
+    }
+
+    pub(crate) fn objects(&self) -> &LogObjects {
+        &self.inner.objects
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// The newest checkpoint that this handle knows of.
+    pub(crate) fn checkpoint_known(&self) -> Option<CommitVersion> {
+        self.current().checkpoint
+    }
+
+    pub(crate) fn note_checkpoint(&self, version: Option<CommitVersion>) {
+        let mut current = self.current();
+        current.checkpoint = current.checkpoint.max(version);
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.inner.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest state that this handle has seen. No request is made.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.inner.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current().snapshot.clone()
+    }
+
+    /// The newest state, if it was known to be the newest at most `staleness` ago; else as
+    /// [`Self::refresh`].
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn refresh_after(&self, staleness: Duration) -> Result<Snapshot, Error> {
+        let (snapshot, confirmed) = self.newest();
+        if !staleness.is_zero() && confirmed.until(Moment::now(&self.inner.env)) <= staleness {
+            return Ok(snapshot);
+        }
+        self.refresh().await
+    }
+
+    fn newest(&self) -> (Snapshot, Moment) {
+        let current = self.current();
+        (current.snapshot.clone(), current.confirmed)
     }
 
     /// Reads what others have committed since, one request for each commit and one that finds none.
@@ -171,21 +224,51 @@ impl Log {
     /// # Errors
     /// Damage, a newer format, or the store's failure.
     pub async fn refresh(&self) -> Result<Snapshot, Error> {
-        let mut snapshot = self.snapshot();
-        while let Some(commit) = self.read_commit(snapshot.next_commit()).await? {
-            let loaded = snapshot.loaded();
-            let needed = commit.parts.iter().filter(|part| part.is_needed(&loaded));
-            let rows = self.read_rows(needed).await?;
-            snapshot = snapshot.after(&commit, rows, loaded, true)?;
+        let (mut snapshot, confirmed) = self.newest();
+        let asked = Moment::now(&self.inner.env);
+        let objects = &self.inner.objects;
+        while let Some(commit) = objects.commit(snapshot.next_commit()).await? {
+            snapshot = self.apply(&snapshot, &commit).await?;
         }
-        self.advance(&snapshot);
+        if self.may_be_expired(&snapshot, confirmed).await? {
+            return self.reopen().await;
+        }
+        self.advance(&snapshot, asked);
         Ok(self.snapshot())
     }
 
-    fn advance(&self, to: &Snapshot) {
-        let mut current = self.inner.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if to.next_commit() > current.next_commit() {
-            *current = to.clone();
+    /// The state after `commit`, with the rows of it that a state like `snapshot` needs.
+    pub(crate) async fn apply(
+        &self,
+        snapshot: &Snapshot,
+        commit: &Commit,
+    ) -> Result<Snapshot, Error> {
+        let loaded = snapshot.loaded();
+        let needed = commit.parts.iter().filter(|p| !p.is_merged() && p.is_needed(&loaded));
+        let rows = self.inner.objects.rows(needed).await?;
+        snapshot.after(commit, rows, loaded, true)
+    }
+
+    /// Whether the commits after `snapshot` may have been deleted, so that their absence says
+    /// nothing.
+    ///
+    /// Commits are deleted oldest first, and none that a handle needs which looked at the head less
+    /// than the retention ago. So the question is open only after a long pause, and answered by the
+    /// commit before: while it is there, none after it has been deleted.
+    async fn may_be_expired(&self, snapshot: &Snapshot, confirmed: Moment) -> Result<bool, Error> {
+        if snapshot.table().is_none() || !self.paused_since(confirmed, snapshot) {
+            return Ok(false);
+        }
+        Ok(!self.inner.objects.has_commit(snapshot.head()).await?)
+    }
+
+    fn advance(&self, to: &Snapshot, confirmed: Moment) {
+        let mut current = self.current();
+        if to.next_commit() > current.snapshot.next_commit() {
+            current.snapshot = to.clone();
+        }
+        if to.next_commit() >= current.snapshot.next_commit() {
+            current.confirmed = confirmed;
         }
     }
 
@@ -202,26 +285,32 @@ impl Log {
             return Ok(series);
         }
         let parts = snapshot.parts_of(node);
-        let mut series = SeriesState::new(node);
-        for row in self.read_rows(parts.iter().map(Arc::as_ref)).await? {
-            match row {
-                Row::Version(row) if row.node == node => {
-                    let commit = row.commit;
-                    series
-                        .push_version(row)
-                        .map_err(|reason| Error::Inconsistent { commit, reason })?;
-                }
-                Row::File(row) if row.node == node => series.push_file(row),
-                _ => {}
-            }
-        }
-        let series = Arc::new(series);
+        let rows = match self.inner.objects.rows_of(&parts, node).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.explain_loss(error, &parts).await),
+        };
+        let series = Arc::new(SeriesState::from_rows(node, rows)?);
         snapshot.offer_series(Arc::clone(&series));
         Ok(series)
     }
 
-    /// All rows of the log in `snapshot` as batches of its schema, oldest first, read as they are
-    /// taken. With a `path`, parts that name no such path are skipped.
+    /// A part that cannot be read may have been let go, after a merge, since the snapshot was taken.
+    pub(crate) async fn explain_loss(&self, error: Error, parts: &[Arc<Part>]) -> Error {
+        let Error::DamagedPart { object, .. } = &error else { return error };
+        let object = object.clone();
+        let Ok(newest) = self.refresh().await else { return error };
+        let lost = parts.iter().find(|part| object.ends_with(&part.object));
+        match lost {
+            Some(part) if !newest.parts().any(|live| live.object == part.object) => {
+                Error::SnapshotExpired { object }
+            }
+            _ => error,
+        }
+    }
+
+    /// All rows of the log in `snapshot` as batches of its schema, read as they are taken. Those of
+    /// one commit stand together until upkeep merges them. With a `path`, parts that name no such
+    /// path are skipped.
     pub fn batches(
         &self,
         snapshot: &Snapshot,
@@ -229,21 +318,21 @@ impl Log {
     ) -> impl Stream<Item = Result<RecordBatch, Error>> + Send + use<> {
         let wanted = |part: &&Arc<Part>| path.is_none_or(|path| part.may_name(path));
         let parts: Vec<Arc<Part>> = snapshot.parts().filter(wanted).cloned().collect();
-        let log = self.clone();
+        let objects = self.inner.objects.clone();
         stream::iter(parts)
             .map(move |part| {
-                let log = log.clone();
+                let objects = objects.clone();
                 async move {
-                    let (path, bytes) = log.read_part_bytes(&part).await?;
+                    let (path, bytes) = objects.part(&part).await?;
                     codec::batches(path.as_ref(), bytes)
                 }
             })
-            .buffered(FETCH_CONCURRENCY)
+            .buffered(FETCH_CONCURRENCY.min(4))
             .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
             .try_flatten()
     }
 
-    /// Encodes `rows` as the commit that follows `base`.
+    /// Encodes `rows`, and what upkeep has `merged`, as the commit that follows `base`.
     ///
     /// # Errors
     /// [`Error::Encode`] if the rows do not fit the schema.
@@ -251,6 +340,7 @@ impl Log {
         &self,
         base: &Snapshot,
         mut rows: Vec<Row>,
+        merged: &[Merged],
         transaction: Option<TransactionId>,
     ) -> Result<StagedCommit, Error> {
         let version = base.next_commit();
@@ -260,24 +350,56 @@ impl Log {
         let last_write =
             rows.iter().map(Row::timestamp).max().unwrap_or_default().max(base.last_write());
         let id = self.random_id();
-        let object = format!("part-{}.parquet", self.random_id());
-        let batch = codec::to_batch(&rows)?;
-        let part_bytes = codec::to_parquet(&batch)?;
-        let add = part::add_action(&object, &part_bytes, &rows, &batch, last_write)?;
-        let part = Part::from_add(&add).map_err(Error::encode)?;
-        let json = commit::encode(id, add, rows.len(), last_write)?;
-        let path = self.part_path(&part);
+        let mut changes = Changes { new_rows: rows.len() as u64, ..Changes::default() };
+        for merged in merged {
+            changes.removes.extend(merged.inputs().iter().cloned());
+            changes.adds.extend(merged.outputs().iter().map(|part| part.add().clone()));
+        }
+        let mut part = None;
+        if !rows.is_empty() {
+            let (add, bytes) = self.encode_part(&rows, last_write)?;
+            part = Some((self.inner.objects.prefix.clone().join(add.path.as_str()), bytes));
+            changes.adds.push(add);
+        }
+        let removed = changes.removes.iter().map(|part| part.object.clone()).collect();
+        let parts = changes.adds.iter().cloned().map(Part::from_add);
+        let parts = parts.collect::<Result<Vec<_>, _>>().map_err(Error::encode)?;
+        let json = commit::encode(id, changes, last_write)?;
+        let complete_through = last_write;
         let commit =
-            Commit { version, id, last_write, complete_through: last_write, parts: vec![part] };
-        Ok(StagedCommit {
-            base: base.clone(),
-            commit,
-            json,
-            part: path,
-            part_bytes,
-            rows,
-            transaction,
-        })
+            Commit { version, id, last_write, complete_through, parts, removed, table: None };
+        let confirmed = self.current().confirmed;
+        Ok(StagedCommit { base: base.clone(), confirmed, commit, json, part, rows, transaction })
+    }
+
+    fn encode_part(
+        &self,
+        rows: &[Row],
+        last_write: WriteTime,
+    ) -> Result<(deltalake::kernel::Add, Bytes), Error> {
+        let object = self.new_part();
+        let batch = codec::to_batch(rows)?;
+        let bytes = codec::to_parquet(&batch)?;
+        let add = part::add_action(Described {
+            object: &object,
+            bytes: &bytes,
+            families: &part::families(rows),
+            statistics: part::statistics(&[batch]),
+            now: last_write,
+            run: None,
+            layout: None,
+        })?;
+        Ok((add, bytes))
+    }
+
+    /// A name for a new part.
+    pub(crate) fn new_part(&self) -> String {
+        format!("part-{}.parquet", self.random_id())
+    }
+
+    /// A name for a new run of parts.
+    pub(crate) fn new_run(&self) -> String {
+        self.random_id().to_string()
     }
 
     /// Puts the rows of a staged commit where the commit will point.
@@ -285,9 +407,10 @@ impl Log {
     /// # Errors
     /// The store's failure; nothing is committed.
     pub async fn put_part(&self, staged: &StagedCommit) -> Result<(), Error> {
-        let payload = staged.part_bytes.clone().into();
-        let put = self.inner.store.put(&staged.part, payload).await;
-        put.map(|_| ()).map_err(|source| store_error("writing", &staged.part, source))
+        match &staged.part {
+            Some((path, bytes)) => self.inner.objects.put(path, bytes.clone()).await,
+            None => Ok(()),
+        }
     }
 
     /// Tries to make a staged commit the next one. Its part, and the data files that its rows name,
@@ -298,18 +421,20 @@ impl Log {
     /// it did not.
     pub async fn publish(&self, staged: StagedCommit) -> Result<CommitOutcome, Error> {
         let version = staged.commit.version;
-        let object = commit::object_of(&self.inner.prefix, version);
+        let objects = &self.inner.objects;
+        let object = commit::object_of(&objects.prefix, version);
         let mut backoff = PUBLISH_BACKOFF;
         let mut reason = String::new();
+        let asked = Moment::now(&self.inner.env);
         for _ in 0..PUBLISH_ATTEMPTS {
             let json = staged.json.clone().into();
-            let put = self.inner.store.put_opts(&object, json, PutMode::Create.into()).await;
-            let Err(error) = put else { return self.landed(staged).map(CommitOutcome::Committed) };
+            let put = objects.store.put_opts(&object, json, PutMode::Create.into()).await;
+            let Err(error) = put else { return self.confirm(staged, asked).await };
             reason = error.to_string();
-            match self.read_commit(version).await {
+            match objects.commit(version).await {
                 Ok(Some(found)) if found.id == staged.commit.id => {
                     if !failed_locally(&error) {
-                        return self.landed(staged).map(CommitOutcome::Committed);
+                        return self.confirm(staged, asked).await;
                     }
                     // The name is there, but the disk would not promise to keep it.
                     break;
@@ -328,87 +453,38 @@ impl Log {
         Err(Error::OutcomeUnknown { commit: version, transaction, reason })
     }
 
+    /// The put won. After a long pause that may be because the commits of that number and around it
+    /// have been deleted: then nothing has been committed.
+    async fn confirm(&self, staged: StagedCommit, asked: Moment) -> Result<CommitOutcome, Error> {
+        let reason = match self.may_be_expired(&staged.base, staged.confirmed).await {
+            Ok(false) => return self.landed(staged).map(CommitOutcome::Committed),
+            Ok(true) if !self.paused_since(asked, &staged.base) => {
+                self.reopen().await?;
+                return Ok(CommitOutcome::Conflict);
+            }
+            Ok(true) => "the log before it was let go meanwhile".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let (commit, transaction) = (staged.commit.version, staged.transaction);
+        Err(Error::OutcomeUnknown { commit, transaction, reason })
+    }
+
+    /// Whether so much time has passed since `then` that commits may have been deleted.
+    fn paused_since(&self, then: Moment, snapshot: &Snapshot) -> bool {
+        let retention = snapshot.table().map_or(commit::RETENTION_DEFAULT, |t| t.retention());
+        then.until(Moment::now(&self.inner.env)) > retention / 2
+    }
+
     fn landed(&self, staged: StagedCommit) -> Result<Snapshot, Error> {
         let loaded = staged.base.loaded();
         let next = staged.base.after(&staged.commit, staged.rows, loaded, true)?;
-        self.advance(&next);
+        self.advance(&next, Moment::now(&self.inner.env));
         Ok(next)
-    }
-
-    async fn fetch(&self, version: CommitVersion) -> Result<(Commit, Vec<Row>), Error> {
-        let Some(commit) = self.read_commit(version).await? else {
-            let object = commit::object_of(&self.inner.prefix, version).to_string();
-            let reason = "it is missing".to_owned();
-            return Err(Error::DamagedCommit { commit: version, object, reason });
-        };
-        let rows = self.read_rows(commit.parts.iter().filter(|part| part.shared)).await?;
-        Ok((commit, rows))
-    }
-
-    async fn read_commit(&self, version: CommitVersion) -> Result<Option<Commit>, Error> {
-        let object = commit::object_of(&self.inner.prefix, version);
-        match self.read_object(&object).await? {
-            Some(bytes) => commit::decode(&object, version, &bytes).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn read_rows<'a>(
-        &self,
-        parts: impl Iterator<Item = &'a Part>,
-    ) -> Result<Vec<Row>, Error> {
-        let parts: Vec<Part> = parts.cloned().collect();
-        let read: Vec<Vec<Row>> = stream::iter(parts)
-            .map(|part| self.read_part(part))
-            .buffered(FETCH_CONCURRENCY)
-            .try_collect()
-            .await?;
-        Ok(read.into_iter().flatten().collect())
-    }
-
-    async fn read_part(&self, part: Part) -> Result<Vec<Row>, Error> {
-        let (path, bytes) = self.read_part_bytes(&part).await?;
-        codec::from_parquet(path.as_ref(), bytes)
-    }
-
-    /// The bytes of a part, checked against the hash in its commit.
-    async fn read_part_bytes(&self, part: &Part) -> Result<(Path, Bytes), Error> {
-        let path = self.part_path(part);
-        let Some(bytes) = self.read_object(&path).await? else {
-            return Err(Error::part(path.as_ref(), "it is missing"));
-        };
-        if bytes.len() as u64 != part.size || Hash128::of(&bytes) != part.hash {
-            return Err(Error::part(
-                path.as_ref(),
-                "its bytes do not match the hash in its commit",
-            ));
-        }
-        Ok((path, bytes))
-    }
-
-    async fn read_object(&self, path: &Path) -> Result<Option<Bytes>, Error> {
-        let read = match self.inner.store.get(path).await {
-            Ok(found) => found.bytes().await,
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(store_error("reading", path, source)),
-        }
-    }
-
-    fn part_path(&self, part: &Part) -> Path {
-        self.inner.prefix.clone().join(part.object.as_str())
     }
 
     fn random_id(&self) -> Uuid {
         TransactionId::random(self.inner.env.randomness.as_ref()).as_uuid()
     }
-}
-
-fn store_error(action: &'static str, object: &Path, source: object_store::Error) -> Error {
-    Error::Store { action, object: object.to_string(), source }
 }
 
 /// Whether the error is the local operating system's, so that nothing can still be in flight.

@@ -56,13 +56,22 @@ pub struct TreeRow {
     pub commit: CommitVersion,
 }
 
-/// A row about the store as a whole (epoch, horizon, snapshot, vacuum).
+/// What happened to the store as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreOp {
+    /// These objects, relative to the store's root, are about to be deleted. A writer that has put
+    /// one of them and has not committed it yet writes it anew under another name.
+    Vacuum {
+        /// The objects.
+        objects: Vec<String>,
+    },
+}
+
+/// A row about the store as a whole.
 #[derive(Debug, Clone)]
 pub struct StoreRow {
     /// What happened.
-    pub op: String,
-    /// Its facts, as JSON.
-    pub detail: String,
+    pub op: StoreOp,
     /// When it was recorded.
     pub timestamp: WriteTime,
     /// The commit that holds the row.
@@ -213,6 +222,15 @@ impl Row {
             Self::Store(row) => row.timestamp,
             Self::Version(row) => row.timestamp,
             Self::File(row) => row.timestamp,
+        }
+    }
+
+    pub(crate) fn commit(&self) -> CommitVersion {
+        match self {
+            Self::Tree(row) => row.commit,
+            Self::Store(row) => row.commit,
+            Self::Version(row) => row.commit,
+            Self::File(row) => row.commit,
         }
     }
 

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rpds::HashTrieMapSync;
 use tidelog_core::{CommitVersion, FileId, NodeId, TimeRange, TransactionId, Version, WriteTime};
 
-use crate::row::{FileOp, FileRow, VersionRow};
+use crate::error::Error;
+use crate::row::{FileOp, FileRow, Row, VersionRow};
 
 const CHUNK_ROWS: usize = 256;
 
@@ -145,6 +146,30 @@ impl SeriesState {
             removed: HashTrieMapSync::new_sync(),
             rows: 0,
         }
+    }
+
+    /// The state that these rows make, whatever order they come in.
+    pub(crate) fn from_rows(node: NodeId, mut rows: Vec<Row>) -> Result<Self, Error> {
+        // Parts overlap in commits once some of them are merged.
+        rows.sort_by_key(|row| match row {
+            Row::Version(row) => (row.commit, 0, row.version),
+            Row::File(row) => (row.commit, 1, row.min_version),
+            Row::Tree(_) | Row::Store(_) => (row.commit(), 2, Version::NONE),
+        });
+        let mut series = Self::new(node);
+        for row in rows {
+            match row {
+                Row::Version(row) if row.node == node => {
+                    let commit = row.commit;
+                    series
+                        .push_version(row)
+                        .map_err(|reason| Error::Inconsistent { commit, reason })?;
+                }
+                Row::File(row) if row.node == node => series.push_file(row),
+                _ => {}
+            }
+        }
+        Ok(series)
     }
 
     /// Adds a version, which must follow the last; `Err` tells what was expected.

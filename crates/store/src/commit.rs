@@ -19,18 +19,20 @@ use std::time::Duration;
 
 use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{
-    CommitOutcome, EntryType, FileOp, FileRow, Log, Row, SeriesOptions, SeriesState, Snapshot,
-    StagedCommit, Tree, TreeOp, TreeRow, VersionOp, VersionRow,
+    CommitOutcome, EntryType, Expired, FileOp, FileRow, Log, Merged, Row, SeriesOptions,
+    SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, Tree, TreeOp, TreeRow, VersionOp,
+    VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::probe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
 use crate::prepare::VersionFacts;
 use crate::series_schema::SeriesSchema;
+use crate::upkeep::{self, UpkeepMode};
 
 const QUEUE_INTENTS: usize = 1024;
 const GROUP_INTENTS_MAX: usize = 1000;
@@ -53,6 +55,10 @@ pub(crate) enum Work {
     Append(Vec<SeriesAppend>),
     /// Changes of the tree.
     Tree(TreeChange),
+    /// A run of log parts that upkeep has written. It is stale if what it merges has gone.
+    Merge(Merged),
+    /// Announces parts that are about to be deleted.
+    Vacuum(Expired),
 }
 
 /// Versions of one series, prepared against the series as the caller saw it.
@@ -127,11 +133,23 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the task on the current runtime; it ends when the last clone is dropped.
-    pub(crate) fn spawn(store: Arc<dyn ObjectStore>, log: Log, env: Env) -> Self {
+    pub(crate) fn spawn(
+        store: Arc<dyn ObjectStore>,
+        log: Log,
+        env: Env,
+        upkeep: UpkeepMode,
+    ) -> Self {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
-        let task = WriterTask { store, log, env, probed: false };
+        let writer = Self { queue };
+        let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
+        let task = WriterTask { store, log, env, landed, probed: false };
         tokio::spawn(task.run(intents));
-        Self { queue }
+        writer
+    }
+
+    /// A way that does not keep the task alive.
+    pub(crate) fn downgrade(&self) -> WeakWriter {
+        WeakWriter { queue: self.queue.downgrade() }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -145,10 +163,24 @@ impl Writer {
     }
 }
 
+/// The way to a writer task that may have ended.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakWriter {
+    queue: mpsc::WeakSender<Intent>,
+}
+
+impl WeakWriter {
+    pub(crate) fn upgrade(&self) -> Option<Writer> {
+        Some(Writer { queue: self.queue.upgrade()? })
+    }
+}
+
 struct WriterTask {
     store: Arc<dyn ObjectStore>,
     log: Log,
     env: Env,
+    /// Tells the background upkeep, if there is any, how long the tail of the log has become.
+    landed: Option<watch::Sender<usize>>,
     probed: bool,
 }
 
@@ -172,7 +204,7 @@ impl WriterTask {
         }
         let mut base = self.log.snapshot();
         for attempt in 1..=ATTEMPTS_MAX {
-            let (rows, drafted) = match self.draft(&base, &group).await {
+            let (changes, drafted) = match self.draft(&base, &group).await {
                 Ok(drafted) => drafted,
                 Err(newest) => {
                     base = newest;
@@ -190,7 +222,7 @@ impl WriterTask {
                 return;
             }
             let (intents, versions): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-            group = match self.land(base, rows, intents, versions).await {
+            group = match self.land(base, changes, intents, versions).await {
                 Progress::Done => return,
                 Progress::Again(left) if left.is_empty() => return,
                 Progress::Again(left) => left,
@@ -208,7 +240,7 @@ impl WriterTask {
         }
     }
 
-    /// The rows of a group against `base`, and for each member its versions or why not.
+    /// The changes of a group against `base`, and for each member its versions or why not.
     ///
     /// A refusal is final, so it must not come from a state that somebody has changed since: before
     /// one is given, the head is looked at, and if it moved, it is the error.
@@ -216,7 +248,7 @@ impl WriterTask {
         &self,
         base: &Snapshot,
         group: &[Intent],
-    ) -> Result<(Vec<Row>, Drafted), Snapshot> {
+    ) -> Result<(Changes, Drafted), Snapshot> {
         let mut draft = Draft::new(&self.log, &self.env, base.clone());
         let mut drafted = Vec::with_capacity(group.len());
         for intent in group {
@@ -228,19 +260,19 @@ impl WriterTask {
         {
             return Err(newest);
         }
-        Ok((draft.rows, drafted))
+        Ok((Changes { rows: draft.rows, merged: draft.merged }, drafted))
     }
 
     /// One try: part beside data, then the commit.
     async fn land(
         &self,
         base: Snapshot,
-        rows: Vec<Row>,
+        changes: Changes,
         mut group: Vec<Intent>,
         versions: Vec<Vec<(Version, WriteTime)>>,
     ) -> Progress {
         let transaction = group.iter().find_map(|intent| intent.work.transaction());
-        let staged = match self.stage(base, rows, transaction).await {
+        let staged = match self.stage(base, changes, transaction).await {
             Ok(staged) => staged,
             Err(error) => {
                 reject_all(group, &error);
@@ -257,7 +289,10 @@ impl WriterTask {
             return Progress::Again(without_failed(group, failed));
         }
         match self.log.publish(staged).await {
-            Ok(CommitOutcome::Committed(_)) => {
+            Ok(CommitOutcome::Committed(snapshot)) => {
+                if let Some(landed) = &self.landed {
+                    landed.send_replace(snapshot.tail_length());
+                }
                 for (intent, versions) in group.into_iter().zip(versions) {
                     answer(intent.reply, Ok(Landed { versions }));
                 }
@@ -275,14 +310,16 @@ impl WriterTask {
     async fn stage(
         &self,
         base: Snapshot,
-        rows: Vec<Row>,
+        changes: Changes,
         transaction: Option<TransactionId>,
     ) -> Result<StagedCommit, Error> {
+        let Changes { rows, merged } = changes;
         if rows.len() <= STAGE_INLINE_ROWS_MAX {
-            return Ok(self.log.stage(&base, rows, transaction)?);
+            return Ok(self.log.stage(&base, rows, &merged, transaction)?);
         }
         let log = self.log.clone();
-        let staged = tokio::task::spawn_blocking(move || log.stage(&base, rows, transaction));
+        let staged =
+            tokio::task::spawn_blocking(move || log.stage(&base, rows, &merged, transaction));
         Ok(staged.await.map_err(|_| Error::Closed)??)
     }
 
@@ -300,6 +337,12 @@ impl WriterTask {
 /// For each member of a group, its versions or why it cannot be committed.
 type Drafted = Vec<Result<Vec<(Version, WriteTime)>, Rejected>>;
 
+/// What a group changes.
+struct Changes {
+    rows: Vec<Row>,
+    merged: Vec<Merged>,
+}
+
 enum Progress {
     Done,
     Again(Vec<Intent>),
@@ -316,13 +359,14 @@ impl Work {
                 | TreeChange::Rename { from: path, .. }
                 | TreeChange::Remove { path, .. },
             ) => path.clone(),
+            Self::Merge(_) | Self::Vacuum(_) => TreePath::root(),
         }
     }
 
     fn transaction(&self) -> Option<TransactionId> {
         match self {
             Self::Append(appends) => Some(appends.first()?.versions.first()?.1),
-            Self::Tree(_) => None,
+            Self::Tree(_) | Self::Merge(_) | Self::Vacuum(_) => None,
         }
     }
 }
@@ -375,6 +419,7 @@ struct Draft<'a> {
     heads: HashMap<NodeId, Version>,
     given_ids: HashSet<(NodeId, TransactionId)>,
     rows: Vec<Row>,
+    merged: Vec<Merged>,
 }
 
 impl<'a> Draft<'a> {
@@ -389,6 +434,7 @@ impl<'a> Draft<'a> {
             heads: HashMap::new(),
             given_ids: HashSet::new(),
             rows: Vec::new(),
+            merged: Vec::new(),
         }
     }
 
@@ -399,12 +445,33 @@ impl<'a> Draft<'a> {
         let added = match work {
             Work::Append(appends) => self.add_appends(appends).await,
             Work::Tree(change) => self.add_change(change).map(|()| Vec::new()),
+            Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
+            Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
         };
         if added.is_err() {
             self.rows.truncate(rows);
             (self.tree, self.last_write, self.heads) = (tree, last_write, heads);
         }
         added
+    }
+
+    fn add_merge(&mut self, merged: &Merged) -> Result<(), Rejected> {
+        if !merged.is_live_in(&self.base) {
+            return Err(Rejected::Stale);
+        }
+        self.merged.push(merged.clone());
+        Ok(())
+    }
+
+    /// What has become part of the log since is not deleted.
+    fn add_vacuum(&mut self, expired: &Expired) -> Result<(), Rejected> {
+        let objects = expired.announcement(&self.base);
+        if objects.is_empty() {
+            return Err(Rejected::Stale);
+        }
+        let (timestamp, commit) = (self.now(), self.base.next_commit());
+        self.rows.push(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }));
+        Ok(())
     }
 
     fn now(&mut self) -> WriteTime {

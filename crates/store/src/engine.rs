@@ -1,15 +1,17 @@
 //! One store: its log, its writer, its files.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tidelog_core::{Env, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Log, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
 
 use crate::commit::{Landed, Rejected, TreeChange, Work, Writer};
 use crate::error::Error;
 use crate::file_reader::FileReaders;
 use crate::series_schema::SeriesSchema;
+use crate::upkeep::UpkeepMode;
 
 /// Numbers that a store can be opened with.
 #[derive(Debug, Clone)]
@@ -17,11 +19,23 @@ use crate::series_schema::SeriesSchema;
 pub struct EngineOptions {
     /// Bytes of decoded footers kept in memory.
     pub footer_cache_bytes_max: u64,
+    /// Who keeps the log short.
+    pub upkeep: UpkeepMode,
+    /// For how long a read may take the newest state that the handle has seen for the newest there
+    /// is. Zero asks the store at every read.
+    pub max_staleness: Duration,
+    /// Settings of the log, for a store that is made.
+    pub log: LogOptions,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { footer_cache_bytes_max: 64 * 1024 * 1024 }
+        Self {
+            footer_cache_bytes_max: 64 * 1024 * 1024,
+            upkeep: UpkeepMode::default(),
+            max_staleness: Duration::ZERO,
+            log: LogOptions::default(),
+        }
     }
 }
 
@@ -37,6 +51,8 @@ struct Inner {
     log: Log,
     env: Env,
     files: FileReaders,
+    upkeep: UpkeepMode,
+    max_staleness: Duration,
     writer: Mutex<Option<Writer>>,
 }
 
@@ -50,7 +66,7 @@ impl Engine {
         env: Env,
         options: &EngineOptions,
     ) -> Result<Self, Error> {
-        let log = Log::create(Arc::clone(&store), env.clone()).await?;
+        let log = Log::create(Arc::clone(&store), env.clone(), &options.log).await?;
         Ok(Self::with_log(store, log, env, options))
     }
 
@@ -69,7 +85,9 @@ impl Engine {
 
     fn with_log(store: Arc<dyn ObjectStore>, log: Log, env: Env, options: &EngineOptions) -> Self {
         let files = FileReaders::new(Arc::clone(&store), options.footer_cache_bytes_max);
-        Self { inner: Arc::new(Inner { store, log, env, files, writer: Mutex::default() }) }
+        let (upkeep, max_staleness) = (options.upkeep, options.max_staleness);
+        let writer = Mutex::default();
+        Self { inner: Arc::new(Inner { store, log, env, files, upkeep, max_staleness, writer }) }
     }
 
     /// The object store underneath.
@@ -96,12 +114,12 @@ impl Engine {
         &self.inner.env
     }
 
-    /// The newest committed state, one request.
+    /// The newest committed state: one request, or none within the staleness that is allowed.
     ///
     /// # Errors
     /// If the log cannot be read or is damaged.
     pub async fn head(&self) -> Result<Snapshot, Error> {
-        Ok(self.inner.log.refresh().await?)
+        Ok(self.inner.log.refresh_after(self.inner.max_staleness).await?)
     }
 
     pub(crate) fn new_transaction(&self) -> TransactionId {
@@ -114,15 +132,15 @@ impl Engine {
     }
 
     /// The writer task, started at the first write, or anew if its runtime has gone.
-    fn writer(&self) -> Writer {
+    pub(crate) fn writer(&self) -> Writer {
         let inner = &self.inner;
         let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
         match writer.as_ref().filter(|writer| !writer.is_closed()) {
             Some(running) => running.clone(),
             None => {
-                let started =
-                    Writer::spawn(Arc::clone(&inner.store), inner.log.clone(), inner.env.clone());
-                writer.insert(started).clone()
+                let (store, log, env) =
+                    (Arc::clone(&inner.store), inner.log.clone(), inner.env.clone());
+                writer.insert(Writer::spawn(store, log, env, inner.upkeep)).clone()
             }
         }
     }

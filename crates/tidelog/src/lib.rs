@@ -46,4 +46,4 @@ pub use tidelog_core::{
 };
 pub use tidelog_oplog::{EntryType, FileOrder, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
-pub use tidelog_store::{AppendReceipt, Durability};
+pub use tidelog_store::{AppendReceipt, Durability, Maintained, UpkeepMode};

@@ -1,6 +1,7 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use tidelog_core::{
@@ -11,7 +12,7 @@ use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::Location;
 use tidelog_storage::object_store::ObjectStore;
-use tidelog_store::{Engine, EngineOptions};
+use tidelog_store::{Engine, EngineOptions, Maintained, UpkeepMode};
 
 use crate::directory::WorkingDirectory;
 use crate::error::Result;
@@ -68,6 +69,29 @@ impl StoreBuilder {
     /// Sets how many partitions of a query run at once. Default: the number of cores.
     pub fn with_partitions(mut self, partitions: usize) -> Self {
         self.queries = self.queries.with_partitions(partitions);
+        self
+    }
+
+    /// Says who keeps the log short: a task of this handle, or nobody but [`Store::maintain`].
+    /// Default: a task, from the first write on.
+    pub fn with_upkeep(mut self, mode: UpkeepMode) -> Self {
+        self.engine.upkeep = mode;
+        self
+    }
+
+    /// Lets reads take the newest state that this handle has seen for the newest there is, for so
+    /// long after it was, which saves a request a read. The handle's own writes are seen at once.
+    /// Default: zero, every read asks.
+    pub fn with_max_staleness(mut self, staleness: Duration) -> Self {
+        self.engine.max_staleness = staleness;
+        self
+    }
+
+    /// For a store that is made: how long objects of its log are kept after they have ceased to be
+    /// part of it. A reader or writer that pauses for longer begins anew. Whole seconds. Default: a
+    /// day.
+    pub fn with_log_retention(mut self, retention: Duration) -> Self {
+        self.engine.log.retention = retention;
         self
     }
 
@@ -293,6 +317,25 @@ impl Store {
     /// As [`sql`](Self::sql).
     pub async fn sql_with_policy(&self, statement: &str, policy: SqlPolicy) -> Result<SqlStream> {
         Ok(SqlStream::new(self.queries.sql(statement, policy).await?))
+    }
+
+    /// Does all the upkeep of the log that is due: merges it, into one sorted run if `full`, writes
+    /// a checkpoint, and deletes log objects that nobody can want any more. It changes no answer,
+    /// and may run beside readers, writers and other upkeep.
+    ///
+    /// # Errors
+    /// If the log is damaged or the store fails; what was done until then stays done.
+    pub async fn maintain(&self, full: bool) -> Result<Maintained> {
+        Ok(self.engine().maintain(full).await?)
+    }
+
+    /// One step of upkeep, if the log's tail has grown beyond 32 commits: what a program does that
+    /// writes once and ends, after its write is acknowledged.
+    ///
+    /// # Errors
+    /// As [`maintain`](Self::maintain).
+    pub async fn maintain_step(&self) -> Result<Maintained> {
+        Ok(self.engine().upkeep_step().await?)
     }
 
     /// Makes a directory, with its parents.

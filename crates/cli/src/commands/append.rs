@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidelog::{AppendReceipt, ErrorKind, SeriesAppend, SeriesExt, Store, WorkingDirectory};
 
 use crate::args::{AppendArgs, Globals};
-use crate::commands::open;
+use crate::commands::{open, upkeep};
 use crate::error::{Error, Result};
 use crate::input::{Expected, InputFile};
 use crate::output;
@@ -41,6 +41,7 @@ pub(super) async fn append(globals: &Globals, args: &AppendArgs) -> Result<()> {
     };
     let outcome = appender.append_all(&files).await;
     let told = tell(globals, &appender);
+    upkeep(&store).await;
     outcome.map_err(|source| match files.len() {
         1 => source,
         files => Error::Append { stored: appender.stored.len(), files, source: Box::new(source) },

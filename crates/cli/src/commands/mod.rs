@@ -6,7 +6,7 @@ mod query;
 mod store;
 mod tree;
 
-use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, TimeRange};
+use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, TimeRange, UpkeepMode};
 
 use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
 use crate::demo;
@@ -19,6 +19,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Init => store::init(globals).await,
         Command::Stats => store::stats(globals).await,
+        Command::Maintain { full } => store::maintain(globals, full).await,
         Command::Ls { long, glob } => tree::ls(globals, &glob, long).await,
         Command::Describe { path } => tree::describe(globals, &path).await,
         Command::Mkdir { path } => tree::mkdir(globals, &path).await,
@@ -42,7 +43,8 @@ fn location(globals: &Globals) -> Result<&str> {
 
 async fn open(globals: &Globals) -> Result<Store> {
     let location = location(globals)?;
-    let mut builder = Store::builder(location);
+    // A command ends before a background task would have begun.
+    let mut builder = Store::builder(location).with_upkeep(UpkeepMode::OnRequest);
     if let Some(bytes) = globals.memory {
         builder = builder.with_memory_bytes_max(bytes);
     }
@@ -52,6 +54,14 @@ async fn open(globals: &Globals) -> Result<Store> {
     })?;
     tracing::info!(location, "opened");
     Ok(opened)
+}
+
+/// One step of upkeep, if the log needs it, after a write has been acknowledged. The write stands
+/// whatever becomes of it.
+async fn upkeep(store: &Store) {
+    if let Err(error) = store.maintain_step().await {
+        tracing::warn!(%error, "the log could not be merged; `tidelog maintain` says more");
+    }
 }
 
 /// Tells what was done, to people in words and to programs as a document.
@@ -88,6 +98,7 @@ async fn create(globals: &Globals, args: CreateArgs) -> Result<()> {
     }
     let store = open(globals).await?;
     store.root().create_series(&args.path, options).await?;
+    upkeep(&store).await;
     let document = serde_json::json!({ "created": args.path });
     tell(globals, &format!("created {}", args.path), &document)
 }

@@ -20,6 +20,37 @@ pub(super) async fn init(globals: &Globals) -> Result<()> {
     tell(globals, &format!("made an empty store at {location}"), &json!({ "created": location }))
 }
 
+pub(super) async fn maintain(globals: &Globals, full: bool) -> Result<()> {
+    let store = open(globals).await?;
+    let done = store.maintain(full).await?;
+    if globals.json {
+        return output::print_json(&json!({
+            "merges": done.merges,
+            "parts_before": done.parts_before,
+            "parts_after": done.parts_after,
+            "bytes_written": done.bytes_written,
+            "checkpoints": done.checkpoints,
+            "objects_deleted": done.objects_deleted,
+            "bytes_deleted": done.bytes_deleted,
+        }));
+    }
+    let merged = match done.merges {
+        0 => "nothing to merge".to_owned(),
+        _ => format!(
+            "merged {} log parts into {} ({})",
+            grouped(done.parts_before),
+            grouped(done.parts_after),
+            size(done.bytes_written)
+        ),
+    };
+    let checkpoint = if done.checkpoints > 0 { "wrote a checkpoint" } else { "no checkpoint due" };
+    let deleted = match done.objects_deleted {
+        0 => "nothing to delete".to_owned(),
+        n => format!("deleted {} log objects ({})", grouped(n), size(done.bytes_deleted)),
+    };
+    output::print(&format!("{merged}; {checkpoint}; {deleted}\n"))
+}
+
 pub(super) async fn stats(globals: &Globals) -> Result<()> {
     let store = open(globals).await?;
     let counts = store.statistics().await?;

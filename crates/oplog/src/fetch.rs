@@ -1,0 +1,174 @@
+//! Reading the log's objects, and believing none of them before its hash is checked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tidelog_core::{CommitVersion, NodeId};
+use tidelog_storage::object_store::path::Path;
+use tidelog_storage::object_store::{self, ObjectStore, ObjectStoreExt};
+
+use crate::codec::{self, Groups};
+use crate::commit::{self, Commit};
+use crate::error::Error;
+use crate::hash::Hash128;
+use crate::part::{Extent, Group, Part};
+use crate::row::Row;
+
+pub(crate) const FETCH_CONCURRENCY: usize = 32;
+
+/// A part of at most this size is fetched whole, in one request, even for one series.
+const WHOLE_BYTES_MAX: u64 = 256 * 1024;
+
+/// The objects below the log's directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct LogObjects {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) prefix: Path,
+}
+
+impl LogObjects {
+    pub(crate) async fn commit(&self, version: CommitVersion) -> Result<Option<Commit>, Error> {
+        let object = commit::object_of(&self.prefix, version);
+        match self.object(&object).await? {
+            Some(bytes) => commit::decode(&object, version, &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the commit's object is there.
+    pub(crate) async fn has_commit(&self, version: CommitVersion) -> Result<bool, Error> {
+        let object = commit::object_of(&self.prefix, version);
+        match self.store.head(&object).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(store_error("reading", &object, source)),
+        }
+    }
+
+    /// The rows of several parts, in the order of the parts.
+    pub(crate) async fn rows<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a Part>,
+    ) -> Result<Vec<Row>, Error> {
+        let parts: Vec<Part> = parts.cloned().collect();
+        let read = self.each(parts, |objects, part| async move {
+            let (path, bytes) = objects.part(&part).await?;
+            codec::from_parquet(path.as_ref(), bytes)
+        });
+        Ok(read.await?.into_iter().flatten().collect())
+    }
+
+    /// Rows of several parts, those of the series `node` among them.
+    pub(crate) async fn rows_of(
+        &self,
+        parts: &[Arc<Part>],
+        node: NodeId,
+    ) -> Result<Vec<Row>, Error> {
+        let read = self.each(parts.to_vec(), move |objects, part| async move {
+            objects.part_rows_of(&part, node).await
+        });
+        Ok(read.await?.into_iter().flatten().collect())
+    }
+
+    /// What `read` makes of each item, many at a time, in order. Everything is owned, so that the
+    /// future can move between threads whatever it borrows from.
+    pub(crate) async fn each<I, T, F>(
+        &self,
+        items: Vec<I>,
+        read: impl Fn(Self, I) -> F,
+    ) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let reads: Vec<F> = items.into_iter().map(|item| read(self.clone(), item)).collect();
+        stream::iter(reads).buffered(FETCH_CONCURRENCY).try_collect().await
+    }
+
+    async fn part_rows_of(&self, part: &Part, node: NodeId) -> Result<Vec<Row>, Error> {
+        let node = node.to_string();
+        let Some(layout) = part.layout.as_ref().filter(|_| part.size > WHOLE_BYTES_MAX) else {
+            let (path, bytes) = self.part(part).await?;
+            return codec::from_parquet_of(path.as_ref(), bytes, &node);
+        };
+        let holds = |group: &Group| group.first <= node && node <= group.last;
+        let Some(from) = layout.groups.iter().position(holds) else { return Ok(Vec::new()) };
+        let wanted: Vec<&Group> = layout.groups[from..].iter().take_while(|g| holds(g)).collect();
+        let extents: Vec<&Extent> = wanted.iter().map(|group| &group.extent).collect();
+        let path = self.part_path(part);
+        let tail = [&layout.tail];
+        let (tail, groups) =
+            tokio::try_join!(self.stretch(&path, &tail), self.stretch(&path, &extents))?;
+        let groups = Groups { from, count: wanted.len(), offset: extents[0].offset, bytes: groups };
+        codec::groups_of(path.as_ref(), layout.tail.clone(), tail, groups, &node)
+    }
+
+    /// Bytes of extents that follow one another, as one request.
+    pub(crate) async fn stretch(&self, path: &Path, extents: &[&Extent]) -> Result<Bytes, Error> {
+        let (Some(first), Some(last)) = (extents.first(), extents.last()) else {
+            return Ok(Bytes::new());
+        };
+        let range = first.offset..last.range().end;
+        let bytes = match self.store.get_range(path, range).await {
+            Ok(bytes) => bytes,
+            Err(object_store::Error::NotFound { .. }) => return Err(missing(path)),
+            Err(source) => return Err(store_error("reading", path, source)),
+        };
+        for extent in extents {
+            let at = usize::try_from(extent.offset - first.offset).unwrap_or(usize::MAX);
+            let length = usize::try_from(extent.length).unwrap_or(usize::MAX);
+            let found = bytes.get(at..).and_then(|rest| rest.get(..length));
+            if !found.is_some_and(|found| extent.matches(found)) {
+                return Err(altered(path));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of a part, checked against the hash in its commit.
+    pub(crate) async fn part(&self, part: &Part) -> Result<(Path, Bytes), Error> {
+        let path = self.part_path(part);
+        let Some(bytes) = self.object(&path).await? else { return Err(missing(&path)) };
+        if bytes.len() as u64 != part.size || Hash128::of(&bytes) != part.hash {
+            return Err(altered(&path));
+        }
+        Ok((path, bytes))
+    }
+
+    pub(crate) async fn object(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+        let read = match self.store.get(path).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(store_error("reading", path, source)),
+        }
+    }
+
+    pub(crate) async fn put(&self, path: &Path, bytes: Bytes) -> Result<(), Error> {
+        let put = self.store.put(path, bytes.into()).await;
+        put.map(|_| ()).map_err(|source| store_error("writing", path, source))
+    }
+
+    pub(crate) fn part_path(&self, part: &Part) -> Path {
+        self.prefix.clone().join(part.object.as_str())
+    }
+}
+
+fn missing(path: &Path) -> Error {
+    Error::part(path.as_ref(), "it is missing")
+}
+
+fn altered(path: &Path) -> Error {
+    Error::part(path.as_ref(), "its bytes do not match the hash in its commit")
+}
+
+pub(crate) fn store_error(
+    action: &'static str,
+    object: &Path,
+    source: object_store::Error,
+) -> Error {
+    Error::Store { action, object: object.to_string(), source }
+}

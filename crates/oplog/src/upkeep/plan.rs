@@ -1,0 +1,136 @@
+//! What to merge.
+//!
+//! Size-tiered (P. O'Neil and others, *The log-structured merge-tree*, 1996; tiers as in Bigtable):
+//! a run takes in the runs before it as long as they are at most [`RATIO`] times as large as what is
+//! gathered so far. Sizes of the runs that remain then grow by more than that from the newest to the
+//! oldest, so a log of n rows has O(log n) of them, and a row is rewritten O(log n) times.
+//!
+//! Small and large merges are apart, so that they can go on side by side: a small one has at least
+//! the tail of single commits in it and makes a run of at most [`SMALL_ROWS_MAX`] rows, a large one
+//! leaves the newest run and the tail alone.
+
+use std::sync::Arc;
+
+use crate::part::Part;
+use crate::state::Snapshot;
+
+const RATIO: u64 = 4;
+const SMALL_ROWS_MAX: u64 = 65_536;
+/// A tail that has grown longer, because nobody did the upkeep, is merged in several steps.
+const TAIL_PARTS_MAX: usize = 1024;
+
+/// Which merges are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergeScope {
+    /// The tail, if it has at least this many commits.
+    Tail(usize),
+    /// Runs, without the newest and without the tail.
+    Runs,
+    /// Everything into one run.
+    All,
+}
+
+/// What to merge: parts that follow one another in the log.
+#[derive(Debug, Clone)]
+pub struct MergePlan {
+    /// Oldest first; the parts of each in the order of its rows. Those not merged before are one.
+    runs: Vec<Run>,
+    inputs: Vec<Arc<Part>>,
+}
+
+impl MergePlan {
+    pub(crate) fn inputs(&self) -> &[Arc<Part>] {
+        &self.inputs
+    }
+
+    pub(crate) fn into_inputs(self) -> Vec<Arc<Part>> {
+        self.inputs
+    }
+
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Rows to read and write.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inputs.iter().map(|part| part.rows).sum()
+    }
+}
+
+/// Parts of one merge, or the tail.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) parts: Vec<Arc<Part>>,
+    pub(crate) is_sorted: bool,
+}
+
+impl Run {
+    fn rows(&self) -> u64 {
+        self.parts.iter().map(|part| part.rows).sum()
+    }
+}
+
+pub(crate) fn plan(snapshot: &Snapshot, scope: MergeScope) -> Option<MergePlan> {
+    let mut runs = runs_of(snapshot);
+    let mut tail = runs.pop_if(|run| !run.is_sorted);
+    if let Some(tail) = &mut tail {
+        tail.parts.truncate(TAIL_PARTS_MAX);
+    }
+    let chosen = match scope {
+        MergeScope::Tail(least) => {
+            let tail = tail.filter(|tail| tail.parts.len() >= least.max(2))?;
+            let mut gathered = tail.rows();
+            let first = first_of_like_size(&runs, &mut gathered, SMALL_ROWS_MAX);
+            let mut chosen = runs.split_off(first);
+            chosen.push(tail);
+            chosen
+        }
+        MergeScope::Runs => {
+            runs.pop()?;
+            let newest = runs.pop()?;
+            let mut gathered = newest.rows();
+            let first = first_of_like_size(&runs, &mut gathered, u64::MAX);
+            let mut chosen = runs.split_off(first);
+            chosen.push(newest);
+            chosen
+        }
+        MergeScope::All => {
+            runs.extend(tail);
+            runs
+        }
+    };
+    // A single run has nothing to be merged with, a tail is merged in itself.
+    let worth = chosen.len() > 1 || chosen.first().is_some_and(|run| !run.is_sorted);
+    let inputs = chosen.iter().flat_map(|run| run.parts.iter().cloned()).collect();
+    worth.then_some(MergePlan { runs: chosen, inputs })
+}
+
+/// The first of the runs at the end that may join what is gathered.
+fn first_of_like_size(runs: &[Run], gathered: &mut u64, rows_max: u64) -> usize {
+    let mut first = runs.len();
+    while let Some(run) = first.checked_sub(1).and_then(|before| runs.get(before)) {
+        let rows = run.rows();
+        if rows > RATIO * *gathered || *gathered + rows > rows_max {
+            break;
+        }
+        *gathered += rows;
+        first -= 1;
+    }
+    first
+}
+
+/// The parts of a snapshot as runs, oldest first; unsorted parts that follow one another are one.
+fn runs_of(snapshot: &Snapshot) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for part in snapshot.parts() {
+        let part = Arc::clone(part);
+        match runs.last_mut() {
+            Some(run) if run.parts.last().is_some_and(|last| last.run == part.run) => {
+                run.parts.push(part);
+            }
+            _ => runs.push(Run { is_sorted: part.run.is_some(), parts: vec![part] }),
+        }
+    }
+    runs
+}
