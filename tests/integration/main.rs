@@ -7,6 +7,7 @@
 //! | `kill` | is it kept when the process is killed? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
 //! | `plans` | what do plans look like, and what do they open? |
+//! | `requests` | what is asked of the object store? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
@@ -19,5 +20,7 @@ mod kill;
 mod model;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;

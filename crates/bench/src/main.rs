@@ -5,13 +5,14 @@
 //!
 //! - `generate`: seeded data · `staged`: versions to append, for everybody
 //! - `tidelog_side`, `peer`: the two kinds of contestants · `rounds`: turns · `stats`: spread of samples
-//! - `append`, `append_many`, `range`, `tsbs`, `full_read`: the workloads
+//! - `append`, `append_many`, `range`, `tsbs`, `full_read`, `log`: the workloads
 //! - `options`, `machine`, `results`, `report`: where, on what, the outcome, and its page
 
 mod append;
 mod append_many;
 mod full_read;
 mod generate;
+mod log;
 mod machine;
 mod options;
 mod peer;
@@ -52,6 +53,14 @@ enum Workload {
     Tsbs(tsbs::TsbsArgs),
     /// One ordered read of a large series in bounded memory
     FullRead(full_read::FullReadArgs),
+    /// A log of very many versions over very many series
+    ManySeries(log::many_series::ManySeriesArgs),
+    /// A small range, by processes that begin from nothing
+    ColdRange(log::cold_range::ColdRangeArgs),
+    /// Very many commits to one store
+    ManyCommits(log::many_commits::ManyCommitsArgs),
+    /// Requests that stand one behind the other
+    RoundTrips(log::round_trips::RoundTripsArgs),
     /// Renders docs/benchmarks.md from the results
     Report(report::ReportArgs),
     /// A few appends and nothing else, to be traced
@@ -59,6 +68,12 @@ enum Workload {
     /// Reads a whole series and reports as JSON
     #[command(hide = true)]
     ReadAll(full_read::ReadAllArgs),
+    /// Opens a store, reads the log rows of a series and reports as JSON
+    #[command(hide = true)]
+    OpenOne(log::many_series::OpenOneArgs),
+    /// Reads a range of a series and reports as JSON
+    #[command(hide = true)]
+    ReadRange(log::cold_range::ReadRangeArgs),
 }
 
 #[tokio::main]
@@ -75,8 +90,14 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::Range(args) => range::run(&args, &common.resolve()?).await,
         Workload::Tsbs(args) => tsbs::run(&args, &common.resolve()?).await,
         Workload::FullRead(args) => full_read::run(&args, &common.resolve()?).await,
+        Workload::ManySeries(args) => log::many_series::run(&args, &common.resolve()?).await,
+        Workload::ColdRange(args) => log::cold_range::run(&args, &common.resolve()?).await,
+        Workload::ManyCommits(args) => log::many_commits::run(&args, &common.resolve()?).await,
+        Workload::RoundTrips(args) => log::round_trips::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),
         Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,
         Workload::ReadAll(args) => full_read::run_read_all(&args).await,
+        Workload::OpenOne(args) => log::many_series::run_open_one(&args).await,
+        Workload::ReadRange(args) => log::cold_range::run_read_range(&args).await,
     }
 }

@@ -11,7 +11,17 @@ use clap::Args;
 use crate::results::{Check, Document, Figure, Measurement, load};
 
 /// The order of the page; documents with other names follow.
-const ORDER: [&str; 5] = ["append", "append-many", "range", "tsbs", "full-read"];
+const ORDER: [&str; 9] = [
+    "append",
+    "append-many",
+    "range",
+    "tsbs",
+    "full-read",
+    "cold-range",
+    "many-series",
+    "many-commits",
+    "round-trips",
+];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReportArgs {

@@ -78,6 +78,17 @@ impl Tidelog {
         collect(self.store.sql(statement).await?).await
     }
 
+    /// Does all the upkeep that is due.
+    pub(crate) async fn maintain(&self, full: bool) -> Result<()> {
+        self.store.maintain(full).await?;
+        Ok(())
+    }
+
+    /// How many commits at the end of the log no merge has taken in yet.
+    pub(crate) fn tail_length(&self) -> usize {
+        self.store.log_tail_length()
+    }
+
     /// The rows of a series, counted by SQL.
     pub(crate) async fn count(&self, path: &str) -> Result<usize> {
         let answer = self.sql(&format!("SELECT count(*) FROM \"{path}\"")).await?;

@@ -1,8 +1,8 @@
 //! Reading data files: footers in one request and cached, every byte checked before it is used.
 //!
-//! A file of at most 64 KiB is fetched whole in one request. Of a larger one the tail (page index
-//! and footer, whose length the log knows) is fetched once and kept in a bounded cache, and data
-//! pages as they are needed. Bytes that do not match the hashes in the log are an error that names
+//! A file of at most 64 KiB is fetched whole in one request and kept in a bounded cache. Of a larger
+//! one the tail (page index and footer, whose length the log knows) is fetched once and kept, and
+//! data pages are fetched as they are needed. Bytes that do not match the hashes in the log are an error that names
 //! the file; they are never decoded.
 
 use std::ops::Range;
@@ -15,7 +15,10 @@ use futures::future::BoxFuture;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+};
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tidelog_core::FileId;
@@ -31,11 +34,21 @@ const WHOLE_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Pages closer together than this are fetched in one go.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
+/// Whether a file of this size is fetched and kept whole.
+pub(crate) const fn is_small(size: u64) -> bool {
+    size <= WHOLE_FILE_BYTES_MAX
+}
+
+/// Pages are fetched before they are asked for up to so many bytes.
+const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
+
 /// The decoded tail of a data file.
 #[derive(Debug, Clone)]
 pub(crate) struct Footer {
     pub(crate) metadata: Arc<ParquetMetaData>,
     pub(crate) pages: Arc<PageTable>,
+    /// All bytes of a small file, checked.
+    pub(crate) whole: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,7 +56,8 @@ struct FooterWeight;
 
 impl Weighter<FileId, Footer> for FooterWeight {
     fn weight(&self, _: &FileId, footer: &Footer) -> u64 {
-        (footer.metadata.memory_size() + footer.pages.memory_size()) as u64
+        let whole = footer.whole.as_ref().map_or(0, Bytes::len);
+        (footer.metadata.memory_size() + footer.pages.memory_size() + whole) as u64
     }
 }
 
@@ -74,7 +88,14 @@ impl FileReaders {
     #[must_use]
     pub fn reader(&self, file: Arc<FileRow>) -> FileReader {
         let path = Path::from(file.location.as_ref());
-        FileReader { readers: self.clone(), file, path, whole: None, bytes_read: Arc::default() }
+        FileReader {
+            readers: self.clone(),
+            file,
+            path,
+            columns: Arc::default(),
+            ahead: Vec::new(),
+            bytes_read: Arc::default(),
+        }
     }
 
     /// Keeps the footer of a file that was just written, so that reading it back costs no request.
@@ -89,7 +110,10 @@ pub struct FileReader {
     readers: FileReaders,
     file: Arc<FileRow>,
     path: Path,
-    whole: Option<Bytes>,
+    /// Columns that are wanted of whatever rows are.
+    columns: Arc<[usize]>,
+    /// Whole pages that were fetched with others and have been checked.
+    ahead: Vec<(Range<u64>, Bytes)>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -98,6 +122,14 @@ impl FileReader {
     #[must_use]
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes_read)
+    }
+
+    /// Says which leaf columns will be wanted of the rows of any page that is. Their pages are fetched
+    /// with it, where they are not many bytes: a request costs more than those.
+    #[must_use]
+    pub fn with_columns(mut self, columns: Arc<[usize]>) -> Self {
+        self.columns = columns;
+        self
     }
 
     fn damaged(&self, reason: impl std::fmt::Display) -> Error {
@@ -144,16 +176,12 @@ impl FileReader {
         }
     }
 
-    async fn whole(&mut self) -> Result<Bytes, Error> {
-        if let Some(bytes) = &self.whole {
-            return Ok(bytes.clone());
-        }
+    async fn fetch_whole(&self) -> Result<Bytes, Error> {
         let fetched = self.fetch(std::slice::from_ref(&(0..self.file.size))).await?;
         let bytes = fetched.into_iter().next().unwrap_or_default();
         if Hash128::of(&bytes) != self.file.hash {
             return Err(self.damaged("its bytes do not match the hash in the log"));
         }
-        self.whole = Some(bytes.clone());
         Ok(bytes)
     }
 
@@ -161,18 +189,19 @@ impl FileReader {
     ///
     /// # Errors
     /// [`Error::DamagedFile`] if the bytes are not what was written, or the store's failure.
-    async fn footer(&mut self) -> Result<Footer, Error> {
+    async fn footer(&self) -> Result<Footer, Error> {
         if let Some(footer) = self.readers.footers.get(&self.file.file) {
             return Ok(footer);
         }
         let size = self.file.size;
-        let tail = if size <= WHOLE_FILE_BYTES_MAX {
-            let whole = self.whole().await?;
+        let (whole, tail) = if is_small(size) {
+            let whole = self.fetch_whole().await?;
             let start = usize::try_from(size.saturating_sub(self.file.tail_length)).unwrap_or(0);
-            whole.slice(start..)
+            (Some(whole.clone()), whole.slice(start..))
         } else {
             let range = size.saturating_sub(self.file.tail_length)..size;
-            self.fetch(std::slice::from_ref(&range)).await?.into_iter().next().unwrap_or_default()
+            let fetched = self.fetch(std::slice::from_ref(&range)).await?;
+            (None, fetched.into_iter().next().unwrap_or_default())
         };
         if Hash128::of(&tail) != self.file.tail_hash {
             return Err(self.damaged("its footer does not match the hash in the log"));
@@ -183,22 +212,45 @@ impl FileReader {
         let metadata = Arc::new(reader.finish().map_err(|error| self.damaged(error))?);
         let pages = PageTable::of_log(&metadata, &self.file.page_hashes)
             .ok_or_else(|| self.damaged("its pages do not fit the hashes in the log"))?;
-        let footer = Footer { metadata, pages: Arc::new(pages) };
+        let footer = Footer { metadata, pages: Arc::new(pages), whole };
         self.readers.footers.insert(self.file.file, footer.clone());
         Ok(footer)
     }
 
     async fn ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
-        if self.file.size <= WHOLE_FILE_BYTES_MAX {
-            let whole = self.whole().await?;
-            return ranges.iter().map(|range| self.cut(&whole, 0, range)).collect();
+        let footer = self.footer().await?;
+        if let Some(whole) = &footer.whole {
+            return ranges.iter().map(|range| self.cut(whole, 0, range)).collect();
         }
-        let pages = self.footer().await?.pages;
-        let widened = ranges
+        if ranges.iter().any(|range| held(&self.ahead, range).is_none()) {
+            self.ahead = self.fetch_pages(&footer, &ranges).await?;
+        }
+        let found = ranges.iter().map(|range| match held(&self.ahead, range) {
+            Some((whole, bytes)) => self.cut(bytes, whole.start, range),
+            None => Err(self.damaged("it has no such page")),
+        });
+        let found = found.collect();
+        if self.columns.is_empty() {
+            self.ahead.clear();
+        }
+        found
+    }
+
+    /// The pages that the ranges touch, with those that will be wanted next, checked.
+    async fn fetch_pages(
+        &self,
+        footer: &Footer,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<(Range<u64>, Bytes)>, Error> {
+        let pages = &footer.pages;
+        let mut wanted = ranges
             .iter()
             .map(|range| pages.widen(range).ok_or_else(|| self.damaged("it has no such page")))
             .collect::<Result<Vec<_>, _>>()?;
-        let merged = merge(widened);
+        if !self.columns.is_empty() {
+            wanted.extend(pages_beside(&footer.metadata, &wanted, &self.columns));
+        }
+        let merged = merge(wanted);
         let fetched = self.fetch(&merged).await?;
         for (range, bytes) in merged.iter().zip(&fetched) {
             pages.verify(range, bytes).map_err(|page| {
@@ -208,16 +260,7 @@ impl FileReader {
                 ))
             })?;
         }
-        ranges
-            .iter()
-            .map(|range| {
-                let index = merged.partition_point(|whole| whole.end < range.end);
-                match (merged.get(index), fetched.get(index)) {
-                    (Some(whole), Some(bytes)) => self.cut(bytes, whole.start, range),
-                    _ => Err(self.damaged("it has no such page")),
-                }
-            })
-            .collect()
+        Ok(merged.into_iter().zip(fetched).collect())
     }
 
     fn cut(&self, bytes: &Bytes, start: u64, range: &Range<u64>) -> Result<Bytes, Error> {
@@ -227,6 +270,67 @@ impl FileReader {
             _ => Err(self.damaged("a range beyond its end was asked for")),
         }
     }
+}
+
+/// The piece that covers `range`. Pieces are in order.
+fn held<'a>(
+    pieces: &'a [(Range<u64>, Bytes)],
+    range: &Range<u64>,
+) -> Option<&'a (Range<u64>, Bytes)> {
+    let index = pieces.partition_point(|(whole, _)| whole.end < range.end);
+    pieces.get(index).filter(|(whole, _)| whole.start <= range.start)
+}
+
+/// The pages of `columns` with the rows of the `wanted` ranges; none if they are too many bytes.
+fn pages_beside(
+    metadata: &ParquetMetaData,
+    wanted: &[Range<u64>],
+    columns: &[usize],
+) -> Vec<Range<u64>> {
+    let Some(index) = metadata.offset_index() else { return Vec::new() };
+    let mut beside = Vec::new();
+    for (group, offsets) in metadata.row_groups().iter().zip(index) {
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let span = |column: usize| page_spans(group.column(column), offsets.get(column)?, rows);
+        let touched = |bytes: &Range<u64>| {
+            wanted.iter().any(|range| range.start < bytes.end && bytes.start < range.end)
+        };
+        let rows_wanted = (0..group.num_columns())
+            .filter_map(span)
+            .flatten()
+            .filter(|(bytes, _)| touched(bytes))
+            .map(|(_, rows)| rows)
+            .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+        let Some(rows_wanted) = rows_wanted else { continue };
+        let pages = columns.iter().filter_map(|column| span(*column)).flatten();
+        let overlaps =
+            |rows: &Range<usize>| rows.start < rows_wanted.end && rows_wanted.start < rows.end;
+        beside.extend(pages.filter(|(_, rows)| overlaps(rows)).map(|(bytes, _)| bytes));
+    }
+    let bytes: u64 = beside.iter().map(|range| range.end - range.start).sum();
+    if bytes <= AHEAD_BYTES_MAX { beside } else { Vec::new() }
+}
+
+/// The bytes and rows of each page of a column chunk; the dictionary belongs to the first.
+fn page_spans(
+    chunk: &ColumnChunkMetaData,
+    offsets: &OffsetIndexMetaData,
+    rows: usize,
+) -> Option<Vec<(Range<u64>, Range<usize>)>> {
+    let (start, length) = chunk.byte_range();
+    let pages = offsets.page_locations();
+    let place = |index: usize| {
+        let page = pages.get(index)?;
+        Some((u64::try_from(page.offset).ok()?, usize::try_from(page.first_row_index).ok()?))
+    };
+    (0..pages.len())
+        .map(|index| {
+            let (offset, first) = place(index)?;
+            let (end, last) = place(index + 1).unwrap_or((start + length, rows));
+            let begin = if index == 0 { start } else { offset };
+            Some((begin..end, first..last))
+        })
+        .collect()
 }
 
 /// Joins ranges that touch or nearly touch.

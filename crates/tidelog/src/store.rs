@@ -338,6 +338,13 @@ impl Store {
         Ok(self.engine().upkeep_step().await?)
     }
 
+    /// How many commits stand at the end of the log that upkeep has not merged yet, as far as this
+    /// handle has seen. No request is made.
+    #[must_use]
+    pub fn log_tail_length(&self) -> usize {
+        self.engine().log().snapshot().tail_length()
+    }
+
     /// Makes a directory, with its parents.
     ///
     /// # Errors
