@@ -35,13 +35,14 @@ use tidelog_store::{Engine, PATH_COLUMN, SeriesView, VERSION_COLUMN};
 
 use crate::error::Error;
 use crate::insert::AppendSink;
+use crate::scan::cut::TimeCut;
+use crate::scan::facts::{
+    Kept, Roles, ScanFacts, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN, is_clean, version_expr,
+};
 use crate::scan::files::{ScanFile, scan_file};
 use crate::scan::layout::by_time;
 use crate::scan::reader::CheckedReaders;
-use crate::scan::source::{
-    Kept, Roles, ScanFacts, SeriesSource, TimeCut, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN,
-    is_clean, version_expr,
-};
+use crate::scan::source::SeriesSource;
 use crate::time_filter::{TimeBounds, TimeColumn, logical_bounds};
 
 /// What a table of series shows.

@@ -2,14 +2,25 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`facts`] | what a scan reads and what its columns mean |
 //! | [`files`] | a log row as DataFusion's file, with its statistics |
 //! | [`layout`] | files laid end to end, in parallel groups or one chain; overlaps found |
-//! | [`source`] | [`source::SeriesSource`]: the `DataSource` that plans see |
+//! | [`source`] | [`source::SeriesSource`]: the scan, and how its files are laid out |
+//! | [`data_source`] | what plans ask of it: DataFusion's `DataSource` |
+//! | [`order`] | the orders of event time that it can take on |
+//! | [`cut`] | a range of event time that only some files have to evaluate |
+//! | [`open`] | its files as streams of rows |
 //! | [`merge_stream`] | the k-way merge of overlapping files as a stream |
 //! | [`reader`] | readers that check what they read, for DataFusion |
 
+pub(crate) mod cut;
+pub(crate) mod facts;
 pub(crate) mod files;
 pub(crate) mod layout;
-pub(crate) mod merge_stream;
 pub(crate) mod reader;
 pub(crate) mod source;
+
+mod data_source;
+mod merge_stream;
+mod open;
+mod order;

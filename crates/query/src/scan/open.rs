@@ -1,0 +1,183 @@
+//! Opening a scan: its files as streams of rows.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::source::{DataSource, OpenArgs};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
+use datafusion::physical_expr::{PhysicalExpr, conjunction_opt};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, TryStreamExt};
+use tidelog_merge::MergeSpec;
+
+use super::facts::{group, version_expr};
+use super::files::ScanFile;
+use super::layout::Segment;
+use super::merge_stream::merged;
+use super::source::{SeriesSource, scan_config};
+
+/// What the partitions of one execution share: the queues of files that are cut, and that are not.
+#[derive(Debug)]
+struct Siblings {
+    cut: Option<Arc<dyn Any + Send + Sync>>,
+    whole: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl SeriesSource {
+    /// What the partitions of one execution of the parallel layout share.
+    pub(super) fn siblings(&self, config: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
+        if self.cut().is_none() {
+            return self.config.create_sibling_state(config);
+        }
+        let (cut, whole) = self.divided().ok()?;
+        let (cut, whole) = (cut.create_sibling_state(config), whole.create_sibling_state(config));
+        Some(Arc::new(Siblings { cut, whole }))
+    }
+
+    pub(super) fn open_parallel(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
+        if self.cut().is_none() {
+            return self.config.open_with_args(args);
+        }
+        let siblings = args.sibling_state.as_ref().and_then(|s| s.downcast_ref::<Siblings>());
+        let (cut, whole) = self.divided()?;
+        let open = |config: FileScanConfig, shared: Option<Arc<dyn Any + Send + Sync>>| {
+            let args = OpenArgs::new(args.partition, Arc::clone(&args.context));
+            config.open_with_args(args.with_shared_state(shared))
+        };
+        let streams = vec![
+            open(cut, siblings.and_then(|s| s.cut.clone()))?,
+            open(whole, siblings.and_then(|s| s.whole.clone()))?,
+        ];
+        let rows = one_after_the_other(self.projected_schema()?, streams);
+        let Some(limit) = self.config.limit else { return Ok(rows) };
+        let schema = rows.schema();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, limited(rows, limit))))
+    }
+
+    pub(super) fn open_segments(
+        &self,
+        segments: &[Segment],
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let schema = self.projected_schema()?;
+        let this = self.clone();
+        let context = Arc::clone(context);
+        let streams = futures::stream::iter(segments.to_vec())
+            .map(move |segment| this.open_segment(segment, &context));
+        let rows = streams.try_flatten();
+        let adapted = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), rows));
+        let Some(limit) = self.config.limit else { return Ok(adapted) };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, limited(adapted, limit))))
+    }
+
+    fn open_segment(
+        &self,
+        segment: Segment,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        match segment {
+            Segment::Run(files) => self.open_run(files, context),
+            Segment::Cluster(chains) => self.open_cluster(chains, context),
+        }
+    }
+
+    /// Opens files one after the other; neighbours that the cut treats alike as one scan.
+    fn open_run(
+        &self,
+        files: Vec<ScanFile>,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let alike = |a: &ScanFile, b: &ScanFile| self.is_cut(&a.file) == self.is_cut(&b.file);
+        let mut streams = Vec::new();
+        for stretch in files.chunk_by(alike) {
+            let cut = stretch.first().is_some_and(|first| self.is_cut(&first.file));
+            let config = self.config_with(vec![group(stretch.to_vec())], cut)?;
+            streams.push(config.open(0, Arc::clone(context))?);
+        }
+        Ok(one_after_the_other(self.projected_schema()?, streams))
+    }
+
+    /// Opens the chains of a cluster with the columns that merging needs behind the projected ones.
+    fn open_cluster(
+        &self,
+        chains: Vec<Vec<ScanFile>>,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let roles = &self.facts.roles;
+        let Some(time) = &roles.time else {
+            return Err(DataFusionError::Internal("a cluster has no time column".to_owned()));
+        };
+        let table = self.config.file_source.table_schema().table_schema();
+        let mut exprs: Vec<ProjectionExpr> = self.projection()?.as_ref().to_vec();
+        let columns = exprs.len();
+        let mut extra = |expr: Arc<dyn PhysicalExpr>| {
+            exprs.push(ProjectionExpr::new(expr, format!("__merge_{}", exprs.len())));
+            exprs.len() - 1
+        };
+        let column = |name: &str| -> Result<Arc<dyn PhysicalExpr>> {
+            Ok(Arc::new(Column::new_with_schema(name, table)?))
+        };
+        let time = extra(column(&time.name)?);
+        let mut keys = Vec::new();
+        let mut version = None;
+        if roles.ordered_ties || roles.dedup {
+            for key in &roles.keys {
+                keys.push(extra(column(key)?));
+            }
+            version = Some(extra(version_expr(table)?));
+        }
+        let is_cut = chains.iter().flatten().any(|file| self.is_cut(&file.file));
+        let cut = self.cut.iter().filter(|_| is_cut).map(|cut| Arc::clone(&cut.predicate));
+        let source = match conjunction_opt(self.predicate().into_iter().chain(cut)) {
+            Some(predicate) => self.facts.template.with_predicate(predicate),
+            None => self.facts.template.clone(),
+        };
+        let groups = chains.into_iter().map(group).collect();
+        let projection = ProjectionExprs::new(exprs);
+        let config = scan_config(&self.facts, source, &projection, groups, true)?;
+        let inputs = (0..config.file_groups.len())
+            .map(|chain| config.open(chain, Arc::clone(context)))
+            .collect::<Result<Vec<_>>>()?;
+        let spec = MergeSpec::new(config.projected_schema()?, time)
+            .with_keys(keys)
+            .with_version(version)
+            .with_dedup(roles.dedup)
+            .with_batch_rows(context.session_config().batch_size());
+        merged(spec, inputs, columns)
+    }
+}
+
+fn one_after_the_other(
+    schema: SchemaRef,
+    mut streams: Vec<SendableRecordBatchStream>,
+) -> SendableRecordBatchStream {
+    if streams.len() == 1
+        && let Some(only) = streams.pop()
+    {
+        return only;
+    }
+    let rows = futures::stream::iter(streams).flatten();
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
+fn limited(
+    stream: SendableRecordBatchStream,
+    limit: usize,
+) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+    futures::stream::try_unfold((stream, limit), |(mut stream, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(batch) = stream.try_next().await? else { return Ok(None) };
+        let batch = if batch.num_rows() > left { batch.slice(0, left) } else { batch };
+        let left = left - batch.num_rows();
+        Ok(Some((batch, (stream, left))))
+    })
+}
