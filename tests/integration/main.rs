@@ -6,6 +6,7 @@
 //! | `faults` | is an acked append kept, once, whatever fails underneath? |
 //! | `kill` | is it kept when the process is killed? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
+//! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
 //! | `plans` | what do plans look like, and what do they open? |
 //! | `requests` | what is asked of the object store? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
@@ -18,6 +19,8 @@ mod faults;
 mod kill;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod newest;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]

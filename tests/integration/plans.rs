@@ -186,6 +186,57 @@ async fn the_oldest_rows_come_from_the_oldest_file() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_newest_row_of_each_key_is_looked_for_in_the_newest_file_first() -> Result<()> {
+    let fixture = Fixture::hourly().await?;
+    let statement = "SELECT DISTINCT ON (host) * FROM \"/s\" ORDER BY host, time DESC";
+    assert_snapshot!("newest_of_keys", fixture.plan(statement).await?);
+    let filtered = "SELECT host, last_value(value ORDER BY time) FROM \"/s\" WHERE value < 50 \
+                    GROUP BY host";
+    assert_snapshot!("newest_of_keys_filtered", fixture.plan(filtered).await?);
+    // What wants more than the newest rows reads all of them.
+    for more in ["count(*)", "min(time)", "last_value(value)", "max(time) FILTER (WHERE value > 1)"]
+    {
+        let plan = fixture
+            .plan(&format!("SELECT host, {more}, max(time) FROM \"/s\" GROUP BY host"))
+            .await?;
+        assert!(!plan.contains("newest of"), "{plan}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_whose_keys_were_all_seen_later_are_not_decoded() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let store = Store::builder("memory://")
+        .with_object_store(Arc::new(fixture.counting.clone()))
+        .with_partitions(1)
+        .open()
+        .await?;
+    // Two files of each host, one after the other, so that each file is of one host.
+    for round in 0..4_i64 {
+        let batch = rows(round * HOUR, 60, HOUR / 60)?;
+        let host = format!("only {}", round % 2);
+        let hosts = StringArray::from_iter_values(std::iter::repeat_n(host, 60));
+        let mut columns = batch.columns().to_vec();
+        columns[1] = Arc::new(hosts);
+        fixture.append("/one", &RecordBatch::try_new(batch.schema(), columns)?).await?;
+        fixture.append("/three", &batch).await?;
+    }
+    fixture.opened();
+    let newest =
+        |path: &str| format!("SELECT DISTINCT ON (host) * FROM {path} ORDER BY host, time DESC");
+    let batches: Vec<RecordBatch> = store.sql(&newest("\"/one\"")).await?.try_collect().await?;
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+    assert_eq!(fixture.opened(), (2, 2));
+    let analyze = format!("EXPLAIN ANALYZE {}", newest("\"/three\""));
+    let batches: Vec<RecordBatch> = store.sql(&analyze).await?.try_collect().await?;
+    let plan = format!("{batches:?}");
+    assert!(plan.contains("row_groups_outdone=3") && plan.contains("rows_outdone=57"), "{plan}");
+    assert_eq!(fixture.opened(), (4, 4));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn disjoint_files_are_chained_without_sort_or_merge() -> Result<()> {
     let fixture = Fixture::hourly().await?;
     let statement = "SELECT * FROM \"/s\" ORDER BY time";

@@ -17,7 +17,7 @@
 //! | `scan` | the data source underneath: layout, order, merge, statistics |
 //! | `time_filter` | ranges of event time out of filter expressions |
 //! | `round_literals` | comparisons of a time column with a finer literal |
-//! | `rules` | physical rules: one ordered chain, aggregates answered from the log |
+//! | `rules` | physical rules: aggregates answered from the log, newest rows of keys, one stream |
 //! | `catalog`, `functions`, `log_tables` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
 //! | [`read`] | reads by options, for the Rust API and the command line |

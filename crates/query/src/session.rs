@@ -42,7 +42,7 @@ pub(crate) const SERIES_SCHEMA: &str = "series";
 pub(crate) const LOG_SCHEMA: &str = "tidelog";
 
 /// Numbers that queries run with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct QueryOptions {
     /// Memory that queries share, in bytes; what needs more spills or fails. `None` is a quarter of
@@ -50,6 +50,15 @@ pub struct QueryOptions {
     pub memory_bytes_max: Option<usize>,
     /// How many partitions run at once. `None` is the number of cores.
     pub partitions: Option<usize>,
+    /// Whether queries for the newest rows of each key leave out older rows while they read. The
+    /// answers are the same either way.
+    pub key_pruning: bool,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        Self { memory_bytes_max: None, partitions: None, key_pruning: true }
+    }
 }
 
 impl QueryOptions {
@@ -64,6 +73,14 @@ impl QueryOptions {
     #[must_use]
     pub fn with_partitions(mut self, partitions: usize) -> Self {
         self.partitions = Some(partitions.max(1));
+        self
+    }
+
+    /// Sets whether queries for the newest rows of each key leave out older rows while they read.
+    /// Default: true.
+    #[must_use]
+    pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
+        self.key_pruning = key_pruning;
         self
     }
 }
@@ -88,7 +105,7 @@ impl Queries {
             .with_config(config(options))
             .with_runtime_env(runtime)
             .with_default_features()
-            .with_physical_optimizer_rules(rules::all())
+            .with_physical_optimizer_rules(rules::all(options.key_pruning))
             .with_analyzer_rules(analyzer_rules())
             .build();
         Ok(Self { engine, state: Arc::new(state), url })

@@ -95,6 +95,13 @@ impl StoreBuilder {
         self
     }
 
+    /// Sets whether queries for the newest rows of each key leave out older rows while they read;
+    /// the answers are the same either way. Default: true.
+    pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
+        self.queries = self.queries.with_key_pruning(key_pruning);
+        self
+    }
+
     /// Opens a store that exists; writes nothing.
     ///
     /// # Errors

@@ -42,12 +42,14 @@ impl DataSource for SeriesSource {
             Layout::Segments { partitions, .. } => {
                 self.open_segments(&partitions[args.partition], &args.context)
             }
+            Layout::Newest(newest) => newest.open(self, args),
         }
     }
 
     fn create_sibling_state(&self, config: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
-        match self.layout {
+        match &self.layout {
             Layout::Parallel => self.siblings(config),
+            Layout::Newest(newest) => newest.siblings(self).ok(),
             Layout::NewestFirst | Layout::Segments { .. } => None,
         }
     }
@@ -107,6 +109,7 @@ impl DataSource for SeriesSource {
     fn output_partitioning(&self) -> Partitioning {
         match &self.layout {
             Layout::Parallel | Layout::NewestFirst => self.config.output_partitioning(),
+            Layout::Newest(_) => Partitioning::UnknownPartitioning(self.config.file_groups.len()),
             Layout::Segments { partitions, .. } => {
                 Partitioning::UnknownPartitioning(partitions.len())
             }
@@ -130,6 +133,10 @@ impl DataSource for SeriesSource {
             (Layout::Parallel | Layout::NewestFirst, partition) => {
                 self.config.partition_statistics(partition)?
             }
+            (Layout::Newest(_), _) => {
+                let all = self.config.partition_statistics(None)?;
+                return Ok(Arc::new((*all).clone().to_inexact()));
+            }
         };
         match self.cut() {
             Some(_) => Ok(Arc::new((*statistics).clone().to_inexact())),
@@ -138,7 +145,7 @@ impl DataSource for SeriesSource {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn DataSource>> {
-        if self.is_dirty() {
+        if self.is_dirty() || matches!(self.layout, Layout::Newest(_)) {
             return None;
         }
         let config = self.config.with_fetch(limit)?;
@@ -202,6 +209,9 @@ impl DataSource for SeriesSource {
         &self,
         order: &[PhysicalSortExpr],
     ) -> Result<SortOrderPushdownResult<Arc<dyn DataSource>>> {
+        if matches!(self.layout, Layout::Newest(_)) {
+            return Ok(SortOrderPushdownResult::Unsupported);
+        }
         if self.satisfies_ascending(order) {
             return Ok(match self.clone().into_ordered() {
                 Some(ordered) => SortOrderPushdownResult::Exact { inner: Arc::new(ordered) },
@@ -239,6 +249,7 @@ impl SeriesSource {
         match &self.layout {
             Layout::Parallel => format!("parallel({})", self.config.file_groups.len()),
             Layout::NewestFirst => "newest first".to_owned(),
+            Layout::Newest(newest) => format!("{newest}({})", self.config.file_groups.len()),
             Layout::Segments { partitions, ordered } => {
                 let clusters = partitions.iter().flatten().filter_map(|segment| match segment {
                     Segment::Run(_) => None,

@@ -10,6 +10,7 @@
 //! | [`order`] | the orders of event time that it can take on |
 //! | [`cut`] | a range of event time that only some files have to evaluate |
 //! | [`open`] | its files as streams of rows |
+//! | [`newest`] | the newest rows of each key, without decoding most of the others |
 //! | [`merge_stream`] | the k-way merge of overlapping files as a stream |
 //! | [`reader`] | readers that check what they read, for DataFusion |
 
@@ -22,5 +23,6 @@ pub(crate) mod source;
 
 mod data_source;
 mod merge_stream;
+mod newest;
 mod open;
 mod order;

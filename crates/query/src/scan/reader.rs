@@ -1,7 +1,7 @@
 //! Checked readers of data files, as DataFusion's Parquet source wants them.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -42,6 +42,42 @@ impl ParquetFileReaderFactory for CheckedReaders {
         let location = file.object_meta.location.as_ref();
         let metrics = ParquetFileMetrics::new(partition, location, metrics);
         Ok(Box::new(MeteredReader { reader: self.files.reader(Arc::clone(row)), metrics }))
+    }
+}
+
+/// Hands over a reader that is there already, then makes others.
+pub(crate) struct HandedOver {
+    first: Mutex<Option<Box<dyn AsyncFileReader + Send>>>,
+    others: Arc<dyn ParquetFileReaderFactory>,
+}
+
+impl HandedOver {
+    pub(crate) fn new(
+        first: Box<dyn AsyncFileReader + Send>,
+        others: Arc<dyn ParquetFileReaderFactory>,
+    ) -> Self {
+        Self { first: Mutex::new(Some(first)), others }
+    }
+}
+
+impl std::fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandedOver").field("others", &self.others).finish_non_exhaustive()
+    }
+}
+
+impl ParquetFileReaderFactory for HandedOver {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        match self.first.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(reader) => Ok(reader),
+            None => self.others.create_reader(partition, file, metadata_size_hint, metrics),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The data source that plans see: the files of one or more series.
 //!
 //! It wraps DataFusion's own file scan, which holds projection, predicate and limit, and adds what
-//! that cannot know: how the files lie in event time. Two layouts:
+//! that cannot know: how the files lie in event time. Three layouts:
 //!
 //! - *parallel*: files in groups, one per core, in no particular order;
-//! - *segments*: runs read one after the other, clusters merged (and deduplicated) on the way.
+//! - *segments*: runs read one after the other, clusters merged (and deduplicated) on the way;
+//! - *newest of keys*: row groups from the newest on, without rows that are not the newest of their
+//!   key.
 //!
 //! A scan begins parallel, unless rows must be deduplicated. When the plan asks for ascending event
 //! time, it becomes one chain of segments, ordered without a sort; when it asks for descending time,
@@ -31,6 +33,7 @@ use super::cut::TimeCut;
 use super::facts::{Kept, ScanFacts, is_clean};
 use super::files::ScanFile;
 use super::layout::{Segment, Ties, balance, segments};
+use super::newest::Newest;
 
 #[derive(Debug, Clone)]
 pub(super) enum Layout {
@@ -41,6 +44,8 @@ pub(super) enum Layout {
         partitions: Vec<Vec<Segment>>,
         ordered: bool,
     },
+    /// Row groups from the newest on, without rows that are not the newest of their key.
+    Newest(Newest),
 }
 
 /// The files of one or more series as a data source.
@@ -109,6 +114,16 @@ impl SeriesSource {
         Self::try_new(facts, &projection, self.predicate(), self.cut.clone(), self.config.limit)
     }
 
+    /// The same scan for an aggregate that wants only the newest rows of each key; `None` where rows
+    /// must not be left out, or it cannot be told which are newer.
+    pub(crate) fn newest_of(&self, keys: Vec<String>) -> Option<Self> {
+        let time = self.facts.roles.time.as_ref()?;
+        if !self.is_parallel() || self.config.limit.is_some() || keys.contains(&time.name) {
+            return None;
+        }
+        Some(Self { layout: Layout::Newest(Newest { keys }), ..self.clone() })
+    }
+
     pub(crate) fn into_exec(self) -> Arc<dyn ExecutionPlan> {
         DataSourceExec::from_data_source(self)
     }
@@ -139,7 +154,7 @@ impl SeriesSource {
     }
 
     /// The column of the table that an expression over the output is, if it is a plain column.
-    pub(super) fn table_column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<String> {
+    pub(crate) fn table_column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<String> {
         let column = expr.downcast_ref::<Column>()?;
         let projection = self.config.file_source.projection()?;
         let source = projection.as_ref().get(column.index())?;

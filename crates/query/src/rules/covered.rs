@@ -1,14 +1,9 @@
-//! Physical rules that know how series lie.
-//!
-//! - [`CoveredAggregates`]: of an aggregate that counts rows or takes the extremes of time over a
-//!   range of time, the files that the range covers are answered from the log; only the files that
-//!   it cuts are opened.
-//! - [`OneStream`]: a merge or coalescing of a single partition is nothing, and goes.
+//! Answers aggregates over time from the log, as far as a range of time covers files whole.
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::FileSource;
@@ -16,81 +11,18 @@ use datafusion::error::Result;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
-use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
-use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::scalar::ScalarValue;
 
+use super::{scan_below, with_scan};
 use crate::scan::files::ScanFile;
 use crate::scan::source::SeriesSource;
 
-/// DataFusion's rules with ours among them.
-pub(crate) fn all() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = Vec::new();
-    let mut covered = false;
-    for rule in PhysicalOptimizer::new().rules {
-        let name = rule.name().to_owned();
-        if name == "SanityCheckPlan" {
-            rules.push(Arc::new(OneStream) as Arc<dyn PhysicalOptimizerRule + Send + Sync>);
-        }
-        rules.push(rule);
-        // Filters must have gone down, and partial and final aggregates still be apart.
-        if name == "FilterPushdown" && !covered {
-            covered = true;
-            rules.push(Arc::new(CoveredAggregates));
-        }
-    }
-    rules
-}
-
-/// Removes merges of one partition.
-#[derive(Debug)]
-struct OneStream;
-
-impl PhysicalOptimizerRule for OneStream {
-    fn optimize(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        _: &ConfigOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_up(|node| {
-            let is_merge =
-                node.is::<SortPreservingMergeExec>() || node.is::<CoalescePartitionsExec>();
-            let child = match node.children().as_slice() {
-                [child] if is_merge => Arc::clone(child),
-                _ => return Ok(Transformed::no(node)),
-            };
-            if child.output_partitioning().partition_count() != 1 {
-                return Ok(Transformed::no(node));
-            }
-            match node.fetch() {
-                None => Ok(Transformed::yes(child)),
-                Some(fetch) => match child.with_fetch(Some(fetch)) {
-                    Some(limited) => Ok(Transformed::yes(limited)),
-                    None => Ok(Transformed::no(node)),
-                },
-            }
-        })
-        .data()
-    }
-
-    fn name(&self) -> &str {
-        "OneStream"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
-    }
-}
-
 /// Answers covered files of an aggregate from the log.
 #[derive(Debug)]
-struct CoveredAggregates;
+pub(super) struct CoveredAggregates;
 
 impl PhysicalOptimizerRule for CoveredAggregates {
     fn optimize(
@@ -149,11 +81,7 @@ fn answer_covered(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionP
     if cut.is_empty() {
         return Ok(Some(answer));
     }
-    let mut input = source.with_files(cut)?.into_exec();
-    for node in between.into_iter().rev() {
-        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        input = node.replace_children(vec![input], options)?;
-    }
+    let input = with_scan(source.with_files(cut)?, between)?;
     let opened = AggregateExec::try_new(
         AggregateMode::Partial,
         aggregate.group_expr().clone(),
@@ -163,27 +91,6 @@ fn answer_covered(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionP
         aggregate.input_schema(),
     )?;
     Ok(Some(UnionExec::try_new(vec![Arc::new(opened), answer])?))
-}
-
-/// The series scan below plain projections, and those projections from the top.
-fn scan_below(
-    plan: &Arc<dyn ExecutionPlan>,
-) -> Option<(SeriesSource, Vec<Arc<dyn ExecutionPlan>>)> {
-    let mut between = Vec::new();
-    let mut node = Arc::clone(plan);
-    loop {
-        if let Some(exec) = node.downcast_ref::<DataSourceExec>() {
-            let source = exec.data_source().downcast_ref::<SeriesSource>()?.clone();
-            return Some((source, between));
-        }
-        let projection = node.downcast_ref::<ProjectionExec>()?;
-        if projection.expr().iter().any(|expr| !expr.expr.is::<Column>()) {
-            return None;
-        }
-        let child = Arc::clone(projection.input());
-        between.push(node);
-        node = child;
-    }
 }
 
 fn question(expr: &AggregateFunctionExpr, time: &str) -> Option<Question> {

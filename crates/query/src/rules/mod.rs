@@ -1,0 +1,84 @@
+//! Physical rules that know how series lie.
+//!
+//! - [`CoveredAggregates`]: of an aggregate that counts rows or takes the extremes of time over a
+//!   range of time, the files that the range covers are answered from the log; only the files that
+//!   it cuts are opened.
+//! - [`NewestOfKeys`]: below an aggregate that wants only the newest rows of each key, the scan
+//!   leaves out rows that cannot be among them.
+//! - [`OneStream`]: a merge or coalescing of a single partition is nothing, and goes.
+
+mod covered;
+mod newest_of_keys;
+mod one_stream;
+
+use std::sync::Arc;
+
+use datafusion::catalog::memory::DataSourceExec;
+use datafusion::error::Result;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::projection::ProjectionExec;
+
+use self::covered::CoveredAggregates;
+use self::newest_of_keys::NewestOfKeys;
+use self::one_stream::OneStream;
+use crate::scan::source::SeriesSource;
+
+type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+
+/// DataFusion's rules with ours among them; [`NewestOfKeys`] only if rows are pruned by keys.
+pub(crate) fn all(key_pruning: bool) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut filtered = false;
+    for rule in PhysicalOptimizer::new().rules {
+        let name = rule.name().to_owned();
+        if name == "SanityCheckPlan" {
+            rules.push(Arc::new(OneStream));
+        }
+        rules.push(rule);
+        // Filters must have gone down, and partial and final aggregates still be apart.
+        if name == "FilterPushdown" && !filtered {
+            filtered = true;
+            rules.push(Arc::new(CoveredAggregates));
+            if key_pruning {
+                rules.push(Arc::new(NewestOfKeys));
+            }
+        }
+    }
+    rules
+}
+
+/// The series scan below plain projections, and those projections from the top.
+fn scan_below(
+    plan: &Arc<dyn ExecutionPlan>,
+) -> Option<(SeriesSource, Vec<Arc<dyn ExecutionPlan>>)> {
+    let mut between = Vec::new();
+    let mut node = Arc::clone(plan);
+    loop {
+        if let Some(exec) = node.downcast_ref::<DataSourceExec>() {
+            let source = exec.data_source().downcast_ref::<SeriesSource>()?.clone();
+            return Some((source, between));
+        }
+        let projection = node.downcast_ref::<ProjectionExec>()?;
+        if projection.expr().iter().any(|expr| !expr.expr.is::<Column>()) {
+            return None;
+        }
+        let child = Arc::clone(projection.input());
+        between.push(node);
+        node = child;
+    }
+}
+
+/// `source` below what [`scan_below`] found above another scan.
+fn with_scan(
+    source: SeriesSource,
+    between: Vec<Arc<dyn ExecutionPlan>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    between.into_iter().rev().try_fold(source.into_exec(), |input, node| {
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        node.replace_children(vec![input], options)
+    })
+}
