@@ -330,6 +330,18 @@ async fn a_glob_reads_several_series_in_one_order() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn now_is_the_time_of_the_statement_and_chooses_files() -> Result<()> {
+    let fixture = Fixture::hourly().await?;
+    fixture.opened();
+    let recent = "SELECT * FROM \"/s\" WHERE time > now() - INTERVAL '1 hour'";
+    assert!(fixture.sql(recent).await?.is_empty());
+    assert_eq!(fixture.opened(), (0, 0));
+    let same = fixture.sql("SELECT CAST(now() = now() AS BIGINT)").await?;
+    assert_eq!(number(&same, 0), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn column_statistics_of_the_log_rule_files_out() -> Result<()> {
     let fixture = Fixture::new().await?;
     for i in 0..5 {

@@ -1,11 +1,11 @@
 //! SQL over a store.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList, TableFunction};
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -33,6 +33,9 @@ const ORDERED_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The least that queries get where the machine's memory cannot be told.
 const MEMORY_BYTES_MIN: usize = 256 * 1024 * 1024;
+
+/// How many sessions are kept for statements to come.
+const IDLE_SESSIONS_MAX: usize = 8;
 
 /// The catalog that a store appears as in SQL.
 pub(crate) const CATALOG: &str = "store";
@@ -90,6 +93,10 @@ impl QueryOptions {
 pub struct Queries {
     engine: Engine,
     state: Arc<SessionState>,
+    /// Sessions of statements that are planned, to be used again: making one copies every function.
+    idle: Arc<Mutex<Vec<SessionState>>>,
+    /// What every statement runs with.
+    context: Arc<TaskContext>,
     url: ObjectStoreUrl,
 }
 
@@ -108,7 +115,8 @@ impl Queries {
             .with_physical_optimizer_rules(rules::all(options.key_pruning))
             .with_analyzer_rules(analyzer_rules())
             .build();
-        Ok(Self { engine, state: Arc::new(state), url })
+        let context = state.task_ctx();
+        Ok(Self { engine, state: Arc::new(state), idle: Arc::default(), context, url })
     }
 
     /// The store underneath.
@@ -130,16 +138,12 @@ impl Queries {
     /// # Errors
     /// If the statement is too large, not allowed, wrong, or names what is not there.
     pub async fn sql(&self, sql: &str, policy: SqlPolicy) -> Result<QueryStream, Error> {
-        let (plan, context) = self.plan(sql, policy).await?;
-        QueryStream::start(plan, &context)
+        let plan = self.plan(sql, policy).await?;
+        QueryStream::start(plan, &self.context)
     }
 
     /// Plans one statement.
-    async fn plan(
-        &self,
-        sql: &str,
-        policy: SqlPolicy,
-    ) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>), Error> {
+    async fn plan(&self, sql: &str, policy: SqlPolicy) -> Result<Arc<dyn ExecutionPlan>, Error> {
         limits::check(sql)?;
         let snapshot = self.engine.head().await?;
         let statement =
@@ -152,38 +156,52 @@ impl Queries {
         }
         let state = self.statement_state(snapshot, resolved);
         // Planning is long stretches of computation: off the runtime's own threads with it.
-        let runtime = tokio::runtime::Handle::current();
+        let (runtime, queries) = (tokio::runtime::Handle::current(), self.clone());
         let planned = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
+            let planned = runtime.block_on(async {
                 let plan: LogicalPlan = state.statement_to_plan(statement).await?;
                 policy.check(&plan)?;
-                let physical = state.create_physical_plan(&plan).await?;
-                Ok::<_, Error>((physical, state.task_ctx()))
-            })
+                Ok::<_, Error>(state.create_physical_plan(&plan).await?)
+            });
+            queries.put_back(state);
+            planned
         });
         planned.await.map_err(|error| Error::Execution { message: error.to_string() })?
     }
 
-    /// The session of one statement: names resolve in `snapshot`.
+    /// The session of one statement: names resolve in `snapshot`, and it starts now.
     fn statement_state(
         &self,
         snapshot: tidelog_oplog::Snapshot,
         resolved: functions::Resolved,
     ) -> SessionState {
-        let catalog = StoreCatalog::new(self.clone(), snapshot);
         let catalogs = MemoryCatalogProviderList::new();
+        let catalog = StoreCatalog::new(self.clone(), snapshot);
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let mut functions = self.state.table_functions().clone();
+        let mut state = self.idle().pop().unwrap_or_else(|| (*self.state).clone());
+        state.register_catalog_list(Arc::new(catalogs));
         let resolved = Arc::new(resolved);
         for name in functions::NAMES {
-            let function = Arc::new(SeriesFunction::new(name, Arc::clone(&resolved)));
-            let function = TableFunction::new(name.to_owned(), function);
-            functions.insert(name.to_owned(), Arc::new(function));
+            state.register_udtf(name, Arc::new(SeriesFunction::new(name, Arc::clone(&resolved))));
         }
-        SessionStateBuilder::new_from_existing((*self.state).clone())
-            .with_catalog_list(Arc::new(catalogs))
-            .with_table_functions(functions)
-            .build()
+        state.mark_start_execution();
+        state
+    }
+
+    /// Keeps the session of a statement for another one, without what it holds of the store.
+    fn put_back(&self, mut state: SessionState) {
+        state.register_catalog_list(Arc::clone(self.state.catalog_list()));
+        for name in functions::NAMES {
+            state.register_udtf(name, Arc::new(SeriesFunction::new(name, Arc::default())));
+        }
+        let mut idle = self.idle();
+        if idle.len() < IDLE_SESSIONS_MAX {
+            idle.push(state);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<SessionState>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
