@@ -253,6 +253,7 @@ impl SeriesTable {
             by_time: files,
             url: self.url.clone(),
             template,
+            readers: self.engine.files().clone(),
             roles: self.roles.clone(),
             partitions: state.config().target_partitions(),
         }

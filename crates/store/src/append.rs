@@ -23,7 +23,7 @@ use crate::conform::conform;
 use crate::encode::{EncodedFile, encode};
 use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
 use crate::error::Error;
-use crate::file_reader::{self, Footer};
+use crate::file_reader::Footer;
 use crate::prepare::{VersionFacts, prepare};
 use crate::series_schema::SeriesSchema;
 
@@ -346,8 +346,7 @@ impl Engine {
         let mut puts = Vec::with_capacity(files.len());
         for file in files {
             let row = self.file_row(&path, target.node, &file);
-            let whole = file_reader::is_small(row.size).then(|| file.bytes.clone());
-            let footer = Footer { metadata: file.metadata, pages: file.pages, whole };
+            let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
             self.files().remember(row.file, footer);
             puts.push(self.start_put(&row, file.bytes));
             rows.push(row);

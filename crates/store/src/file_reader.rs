@@ -34,11 +34,6 @@ const WHOLE_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Pages closer together than this are fetched in one go.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
-/// Whether a file of this size is fetched and kept whole.
-pub(crate) const fn is_small(size: u64) -> bool {
-    size <= WHOLE_FILE_BYTES_MAX
-}
-
 /// Pages are fetched before they are asked for up to so many bytes.
 const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -47,7 +42,7 @@ const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 pub(crate) struct Footer {
     pub(crate) metadata: Arc<ParquetMetaData>,
     pub(crate) pages: Arc<PageTable>,
-    /// All bytes of a small file, checked.
+    /// All bytes of a small file that was read, checked.
     pub(crate) whole: Option<Bytes>,
 }
 
@@ -111,7 +106,7 @@ pub struct FileReader {
     file: Arc<FileRow>,
     path: Path,
     /// Columns that are wanted of whatever rows are.
-    columns: Arc<[usize]>,
+    columns: Arc<[String]>,
     /// Whole pages that were fetched with others and have been checked.
     ahead: Vec<(Range<u64>, Bytes)>,
     bytes_read: Arc<AtomicU64>,
@@ -124,10 +119,10 @@ impl FileReader {
         Arc::clone(&self.bytes_read)
     }
 
-    /// Says which leaf columns will be wanted of the rows of any page that is. Their pages are fetched
-    /// with it, where they are not many bytes: a request costs more than those.
+    /// Says which columns will be wanted of the rows of any page that is. Their pages are fetched with
+    /// it, where they are not many bytes: a request costs more than those.
     #[must_use]
-    pub fn with_columns(mut self, columns: Arc<[usize]>) -> Self {
+    pub fn with_columns(mut self, columns: Arc<[String]>) -> Self {
         self.columns = columns;
         self
     }
@@ -194,7 +189,7 @@ impl FileReader {
             return Ok(footer);
         }
         let size = self.file.size;
-        let (whole, tail) = if is_small(size) {
+        let (whole, tail) = if size <= WHOLE_FILE_BYTES_MAX {
             let whole = self.fetch_whole().await?;
             let start = usize::try_from(size.saturating_sub(self.file.tail_length)).unwrap_or(0);
             (Some(whole.clone()), whole.slice(start..))
@@ -285,7 +280,7 @@ fn held<'a>(
 fn pages_beside(
     metadata: &ParquetMetaData,
     wanted: &[Range<u64>],
-    columns: &[usize],
+    columns: &[String],
 ) -> Vec<Range<u64>> {
     let Some(index) = metadata.offset_index() else { return Vec::new() };
     let mut beside = Vec::new();
@@ -302,7 +297,11 @@ fn pages_beside(
             .map(|(_, rows)| rows)
             .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
         let Some(rows_wanted) = rows_wanted else { continue };
-        let pages = columns.iter().filter_map(|column| span(*column)).flatten();
+        let is_wanted = |column: &usize| {
+            let path = group.column(*column).column_path().parts();
+            path.first().is_some_and(|root| columns.contains(root))
+        };
+        let pages = (0..group.num_columns()).filter(is_wanted).filter_map(span).flatten();
         let overlaps =
             |rows: &Range<usize>| rows.start < rows_wanted.end && rows_wanted.start < rows.end;
         beside.extend(pages.filter(|(_, rows)| overlaps(rows)).map(|(bytes, _)| bytes));

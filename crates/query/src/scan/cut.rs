@@ -10,6 +10,7 @@ use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use tidelog_core::TimeRange;
 use tidelog_oplog::FileRow;
 
+use super::reader::CheckedReaders;
 use super::source::SeriesSource;
 use crate::time_filter::{TimeBounds, TimeColumn, physical_bounds};
 
@@ -49,10 +50,26 @@ impl SeriesSource {
             let source = config.file_source.downcast_ref::<ParquetSource>().ok_or_else(|| {
                 DataFusionError::Internal("series are read as Parquet".to_owned())
             })?;
-            let all = self.predicate().into_iter().chain([Arc::clone(&cut.predicate)]);
+            let predicate = self.predicate();
+            // A range of time keeps most rows of the pages that it touches. A predicate on others may
+            // drop them all, and what was fetched beside would be fetched in vain.
+            let source = match &predicate {
+                None => source
+                    .clone()
+                    .with_parquet_file_reader_factory(Arc::new(self.readers_of_projected()?)),
+                Some(_) => source.clone(),
+            };
+            let all = predicate.into_iter().chain([Arc::clone(&cut.predicate)]);
             config.file_source = Arc::new(source.with_predicate(conjunction(all)));
         }
         Ok(config)
+    }
+
+    fn readers_of_projected(&self) -> Result<CheckedReaders> {
+        let projection = self.projection()?;
+        let columns = projection.iter().flat_map(|expr| collect_columns(&expr.expr));
+        let names = columns.map(|column| column.name().to_owned()).collect();
+        Ok(CheckedReaders::new(self.facts.readers.clone()).with_columns(names))
     }
 
     /// The parallel scan as two: the files that are cut, and those that are not.

@@ -11,6 +11,7 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use tidelog_core::TimeUnit;
+use tidelog_store::FileReaders;
 
 use super::files::ScanFile;
 use super::layout::{Segment, balance};
@@ -29,6 +30,7 @@ pub(crate) struct ScanFacts {
     pub(crate) url: ObjectStoreUrl,
     /// A source without projection or predicate, over stored and partition columns.
     pub(crate) template: ParquetSource,
+    pub(crate) readers: FileReaders,
     pub(crate) roles: Roles,
     pub(crate) partitions: usize,
 }

@@ -20,11 +20,17 @@ use tidelog_store::{FileReader, FileReaders};
 #[derive(Debug)]
 pub(crate) struct CheckedReaders {
     files: FileReaders,
+    columns: Arc<[String]>,
 }
 
 impl CheckedReaders {
     pub(crate) fn new(files: FileReaders) -> Self {
-        Self { files }
+        Self { files, columns: Arc::default() }
+    }
+
+    /// Readers for a scan that wants these columns of whatever rows it reads one of.
+    pub(crate) fn with_columns(self, columns: Arc<[String]>) -> Self {
+        Self { columns, ..self }
     }
 }
 
@@ -41,7 +47,8 @@ impl ParquetFileReaderFactory for CheckedReaders {
         })?;
         let location = file.object_meta.location.as_ref();
         let metrics = ParquetFileMetrics::new(partition, location, metrics);
-        Ok(Box::new(MeteredReader { reader: self.files.reader(Arc::clone(row)), metrics }))
+        let reader = self.files.reader(Arc::clone(row)).with_columns(Arc::clone(&self.columns));
+        Ok(Box::new(MeteredReader { reader, metrics }))
     }
 }
 

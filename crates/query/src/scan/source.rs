@@ -107,6 +107,7 @@ impl SeriesSource {
             by_time: files,
             url: self.facts.url.clone(),
             template: self.facts.template.clone(),
+            readers: self.facts.readers.clone(),
             roles: self.facts.roles.clone(),
             partitions: self.facts.partitions,
         });
