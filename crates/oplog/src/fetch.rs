@@ -8,8 +8,8 @@ use tidelog_core::{CommitVersion, NodeId};
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{self, ObjectStore, ObjectStoreExt};
 
-use crate::codec::{self, Groups};
 use crate::commit::{self, Commit};
+use crate::decode::{self, Groups};
 use crate::error::Error;
 use crate::hash::Hash128;
 use crate::part::{Extent, Group, Part};
@@ -19,6 +19,12 @@ pub(crate) const FETCH_CONCURRENCY: usize = 32;
 
 /// A part of at most this size is fetched whole, in one request, even for one series.
 const WHOLE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Decoding this many log rows takes well under a millisecond.
+const INLINE_ROWS_MAX: u64 = 64;
+
+/// Row groups that one thread decodes.
+const GROUPS_TOGETHER: usize = 3;
 
 /// The objects below the log's directory. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,7 +60,10 @@ impl LogObjects {
         let parts: Vec<Part> = parts.cloned().collect();
         let read = self.each(parts, |objects, part| async move {
             let (path, bytes) = objects.part(&part).await?;
-            codec::from_parquet(path.as_ref(), bytes)
+            if part.rows <= INLINE_ROWS_MAX {
+                return decode::from_parquet(path.as_ref(), bytes);
+            }
+            off_the_runtime(move || decode::from_parquet(path.as_ref(), bytes)).await
         });
         Ok(read.await?.into_iter().flatten().collect())
     }
@@ -86,21 +95,35 @@ impl LogObjects {
     }
 
     async fn part_rows_of(&self, part: &Part, node: NodeId) -> Result<Vec<Row>, Error> {
-        let node = node.to_string();
+        let node: Arc<str> = node.to_string().into();
         let Some(layout) = part.layout.as_ref().filter(|_| part.size > WHOLE_BYTES_MAX) else {
             let (path, bytes) = self.part(part).await?;
-            return codec::from_parquet_of(path.as_ref(), bytes, &node);
+            if part.rows <= INLINE_ROWS_MAX {
+                return decode::from_parquet_of(path.as_ref(), bytes, &node);
+            }
+            let decode = move || decode::from_parquet_of(path.as_ref(), bytes, &node);
+            return off_the_runtime(decode).await;
         };
-        let holds = |group: &Group| group.first <= node && node <= group.last;
+        let holds = |group: &Group| *group.first <= *node && *node <= *group.last;
         let Some(from) = layout.groups.iter().position(holds) else { return Ok(Vec::new()) };
         let wanted: Vec<&Group> = layout.groups[from..].iter().take_while(|g| holds(g)).collect();
         let extents: Vec<&Extent> = wanted.iter().map(|group| &group.extent).collect();
         let path = self.part_path(part);
         let tail = [&layout.tail];
-        let (tail, groups) =
+        let (tail, bytes) =
             tokio::try_join!(self.stretch(&path, &tail), self.stretch(&path, &extents))?;
-        let groups = Groups { from, count: wanted.len(), offset: extents[0].offset, bytes: groups };
-        codec::groups_of(path.as_ref(), layout.tail.clone(), tail, groups, &node)
+        let offset = extents.first().map_or(0, |first| first.offset);
+        let slices = (0..wanted.len()).step_by(GROUPS_TOGETHER).map(|first| {
+            let count = GROUPS_TOGETHER.min(wanted.len() - first);
+            Groups { from: from + first, count, offset, bytes: bytes.clone() }
+        });
+        let decoded = slices.map(|groups| {
+            let (tail, extent) = (tail.clone(), layout.tail.clone());
+            let (path, node) = (path.clone(), Arc::clone(&node));
+            off_the_runtime(move || decode::groups_of(path.as_ref(), extent, tail, groups, &node))
+        });
+        let decoded = futures::future::try_join_all(decoded).await?;
+        Ok(decoded.into_iter().flatten().collect())
     }
 
     /// Bytes of extents that follow one another, as one request.
@@ -155,6 +178,13 @@ impl LogObjects {
     pub(crate) fn part_path(&self, part: &Part) -> Path {
         self.prefix.clone().join(part.object.as_str())
     }
+}
+
+/// Decodes where it holds up nobody.
+async fn off_the_runtime<T: Send + 'static>(
+    decode: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(decode).await.map_err(Error::encode)?
 }
 
 fn missing(path: &Path) -> Error {

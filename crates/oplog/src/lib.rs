@@ -32,8 +32,9 @@ pub mod tree;
 pub mod upkeep;
 
 mod checkpoint;
-mod codec;
 mod commit;
+mod decode;
+mod encode;
 mod fetch;
 mod open;
 mod part;

@@ -24,7 +24,6 @@ use tidelog_storage::probe;
 use uuid::Uuid;
 
 use crate::LOG_DIRECTORY;
-use crate::codec;
 use crate::commit::{self, Changes, Commit};
 use crate::error::Error;
 use crate::fetch::{FETCH_CONCURRENCY, LogObjects, store_error};
@@ -34,6 +33,7 @@ use crate::row::Row;
 use crate::series::SeriesState;
 use crate::state::Snapshot;
 use crate::upkeep::Merged;
+use crate::{decode, encode};
 
 const PUBLISH_ATTEMPTS: u32 = 4;
 const PUBLISH_BACKOFF: Duration = Duration::from_millis(20);
@@ -324,7 +324,7 @@ impl Log {
                 let objects = objects.clone();
                 async move {
                     let (path, bytes) = objects.part(&part).await?;
-                    codec::batches(path.as_ref(), bytes)
+                    decode::batches(path.as_ref(), bytes)
                 }
             })
             .buffered(FETCH_CONCURRENCY.min(4))
@@ -378,8 +378,8 @@ impl Log {
         last_write: WriteTime,
     ) -> Result<(deltalake::kernel::Add, Bytes), Error> {
         let object = self.new_part();
-        let batch = codec::to_batch(rows)?;
-        let bytes = codec::to_parquet(&batch)?;
+        let batch = encode::to_batch(rows)?;
+        let bytes = encode::to_parquet(&batch)?;
         let add = part::add_action(Described {
             object: &object,
             bytes: &bytes,

@@ -21,7 +21,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::plan::{MergePlan, Run};
-use crate::codec::{self, GROUP_ROWS, Groups};
+use crate::decode::{self, Groups};
+use crate::encode::{self, GROUP_ROWS};
 use crate::error::Error;
 use crate::log::Log;
 use crate::part::{self, Described, Extent, Group, Layout, Part};
@@ -75,7 +76,7 @@ impl Cursor {
         }
         let mut batches = Vec::new();
         for (path, bytes) in read_all(log, &unsorted).await? {
-            for batch in codec::batches(&path, bytes)? {
+            for batch in decode::batches(&path, bytes)? {
                 batches.push(output.set_apart(&batch)?);
             }
         }
@@ -108,7 +109,7 @@ impl Cursor {
         let extent = &layout.groups[group].extent;
         let bytes = objects.stretch(&path, &[extent]).await?;
         let groups = Groups { from: group, count: 1, offset: extent.offset, bytes };
-        let batches = codec::read_groups(path.as_ref(), layout.tail.clone(), tail, groups)?;
+        let batches = decode::read_groups(path.as_ref(), layout.tail.clone(), tail, groups)?;
         concat_batches(&log_schema(), &batches).map_err(Error::encode)
     }
 
@@ -287,7 +288,7 @@ fn is_shared(kind: &str) -> bool {
 }
 
 fn is_history(kind: &str, op: &str) -> bool {
-    kind == "store" && op == codec::VACUUM
+    kind == "store" && op == encode::VACUUM
 }
 
 fn by_commit(batch: &RecordBatch) -> Result<RecordBatch, Error> {
@@ -306,7 +307,7 @@ fn by_commit(batch: &RecordBatch) -> Result<RecordBatch, Error> {
 fn encode(batches: &[RecordBatch]) -> Result<(Bytes, Layout), Error> {
     let mut bytes = Vec::new();
     let mut writer =
-        ArrowWriter::try_new(&mut bytes, log_schema(), Some(codec::merged_properties()?))
+        ArrowWriter::try_new(&mut bytes, log_schema(), Some(encode::merged_properties()?))
             .map_err(Error::encode)?;
     for batch in batches {
         writer.write(batch).map_err(Error::encode)?;
