@@ -583,7 +583,11 @@ fn a_store_that_cannot_be_written_stays_readable_and_recovers() {
                 faulty.inject(Fault::new(error).on(operation).for_good());
             }
             let unavailable = |what: &str, kind: Option<ErrorKind>| {
-                assert_eq!(kind, Some(ErrorKind::Unavailable), "{error:?}: {what}");
+                let expected = match error {
+                    FaultError::PermissionDenied => ErrorKind::PermissionDenied,
+                    _ => ErrorKind::Unavailable,
+                };
+                assert_eq!(kind, Some(expected), "{error:?}: {what}");
             };
             let one = root.append_series_data_with_options(marked("/f/one", 2)).await;
             unavailable("append", one.err().map(|error| error.kind()));

@@ -22,7 +22,7 @@ pub enum ErrorKind {
     Unsupported,
     /// Stored bytes are not what was written: restore them. They are never served as data.
     Corruption,
-    /// The disk or the network refused: full, read-only, unreachable. Mend it and call again.
+    /// The disk or the network refused: full, unreachable. Mend it and call again.
     Unavailable,
     /// A limit (memory, statement size) was reached: ask for less, or raise the limit.
     LimitExceeded,
@@ -30,6 +30,9 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// What the caller was reading has been let go since it began to read: read again.
     SnapshotExpired,
+    /// The store refused the caller: wrong or missing credentials, or no right to do that. Nothing
+    /// was stored.
+    PermissionDenied,
     /// A bug of Tidelog: please report it.
     Internal,
 }
@@ -49,6 +52,7 @@ impl ErrorKind {
             Self::LimitExceeded => 10,
             Self::OutcomeUnknown => 11,
             Self::SnapshotExpired => 12,
+            Self::PermissionDenied => 13,
             Self::Internal => 70,
         }
     }
@@ -67,6 +71,7 @@ impl ErrorKind {
             Self::LimitExceeded => "limit_exceeded",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::SnapshotExpired => "snapshot_expired",
+            Self::PermissionDenied => "permission_denied",
             Self::Internal => "internal",
         }
     }

@@ -6,6 +6,8 @@ use std::io;
 use thiserror::Error;
 use tidelog_core::ErrorKind;
 
+use crate::explained::{Refusal, remote_error};
+
 /// What can go wrong when a store is named or probed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -16,6 +18,14 @@ pub enum Error {
         /// The text.
         location: String,
         /// Why, and what can be written instead.
+        reason: String,
+    },
+    /// An option of a remote store is unknown, wrong or out of place.
+    #[error("storage option {name:?} {reason}")]
+    Option {
+        /// Its name. The value may be a secret.
+        name: String,
+        /// What is wrong with it, and what to do.
         reason: String,
     },
     /// The local directory cannot be used.
@@ -48,11 +58,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Location { .. } => ErrorKind::InvalidInput,
-            Self::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                ErrorKind::NotFound
-            }
-            Self::Directory { .. } => ErrorKind::Unavailable,
+            Self::Location { .. } | Self::Option { .. } => ErrorKind::InvalidInput,
+            Self::Directory { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Unavailable,
+            },
             Self::NoPutIfAbsent => ErrorKind::Unsupported,
             Self::Store { source, .. } => kind_of(source),
         }
@@ -63,6 +74,9 @@ impl Error {
 #[must_use]
 pub fn kind_of(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as Store;
+    if remote_error(error).is_some_and(|remote| remote.refusal() == Some(Refusal::NoBucket)) {
+        return ErrorKind::NotFound;
+    }
     match error {
         Store::NotFound { .. } => ErrorKind::NotFound,
         Store::AlreadyExists { .. } | Store::Precondition { .. } => ErrorKind::AlreadyExists,
@@ -70,6 +84,9 @@ pub fn kind_of(error: &object_store::Error) -> ErrorKind {
             ErrorKind::InvalidInput
         }
         Store::NotSupported { .. } | Store::NotImplemented { .. } => ErrorKind::Unsupported,
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
+            ErrorKind::PermissionDenied
+        }
         _ => ErrorKind::Unavailable,
     }
 }

@@ -3,6 +3,10 @@
 //! | module | holds |
 //! |---|---|
 //! | [`location`] | [`Location`]: what a user may name as a store, and how it is opened |
+//! | [`options`] | [`StorageOptions`]: settings of remote stores; secrets are never shown |
+//! | `remote` | clients of S3, Google Cloud Storage and Azure |
+//! | [`explained`] | why a remote store refused, in words |
+//! | [`retrying`] | [`Retrying`]: repeats what is safe to repeat |
 //! | [`durable`] | [`DurableLocal`]: a local directory whose puts survive a power cut |
 //! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
 //! | [`counting`] | [`CountingStore`]: counts requests and bytes, for tests and `EXPLAIN` claims |
@@ -15,9 +19,13 @@
 pub mod counting;
 pub mod durable;
 pub mod error;
+pub mod explained;
 pub mod fs;
 pub mod location;
+pub mod options;
 pub mod probe;
+mod remote;
+pub mod retrying;
 
 pub use object_store;
 
@@ -26,3 +34,5 @@ pub use durable::DurableLocal;
 pub use error::{Error, kind_of};
 pub use fs::{FileSystem, OsFileSystem};
 pub use location::Location;
+pub use options::StorageOptions;
+pub use retrying::{RetryPolicy, Retrying};

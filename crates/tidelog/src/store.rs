@@ -1,5 +1,6 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tidelog_core::{
 };
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
-use tidelog_storage::Location;
 use tidelog_storage::object_store::ObjectStore;
+use tidelog_storage::{Location, StorageOptions, location};
 use tidelog_store::{Engine, EngineOptions, Maintained, UpkeepMode};
 
 use crate::directory::WorkingDirectory;
@@ -25,20 +26,35 @@ pub struct Store {
 }
 
 /// How to open a store.
-#[derive(Debug)]
 #[must_use]
 pub struct StoreBuilder {
     location: String,
+    storage: StorageOptions,
     object_store: Option<Arc<dyn ObjectStore>>,
     env: Env,
     engine: EngineOptions,
     queries: QueryOptions,
 }
 
+/// Secrets that somebody put into the location are not shown.
+impl fmt::Debug for StoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreBuilder")
+            .field("location", &location::shown(&self.location))
+            .field("storage", &self.storage)
+            .field("object_store", &self.object_store)
+            .field("env", &self.env)
+            .field("engine", &self.engine)
+            .field("queries", &self.queries)
+            .finish()
+    }
+}
+
 impl StoreBuilder {
     fn new(location: impl Into<String>) -> Self {
         Self {
             location: location.into(),
+            storage: StorageOptions::new(),
             object_store: None,
             env: Env::default(),
             engine: EngineOptions::default(),
@@ -46,8 +62,17 @@ impl StoreBuilder {
         }
     }
 
+    /// Sets an option of the remote store that the location names, such as `region`, `endpoint` or
+    /// `aws_secret_access_key`; it wins over the location's query and the environment. Default:
+    /// none.
+    pub fn with_storage_option(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
+        self.storage = self.storage.with(name, value);
+        self
+    }
+
     /// Uses this object store instead of opening the location. Its puts must be durable when they
-    /// return, and its conditional puts atomic. Default: opened from the location.
+    /// return, its conditional puts atomic and never repeated by the client itself, as they would
+    /// then take themselves for another writer's. Default: opened from the location.
     pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
         self.object_store = Some(store);
         self
@@ -147,13 +172,17 @@ impl StoreBuilder {
 
     fn place(
         &self,
-        connect: impl Fn(&Location) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
+        connect: impl Fn(
+            &Location,
+            &StorageOptions,
+            &Env,
+        ) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
     ) -> Result<Arc<dyn ObjectStore>> {
         if let Some(store) = &self.object_store {
             return Ok(Arc::clone(store));
         }
         let location: Location = self.location.parse()?;
-        Ok(connect(&location)?)
+        Ok(connect(&location, &self.storage, &self.env)?)
     }
 
     fn finish(self, engine: Engine) -> Result<Store> {
