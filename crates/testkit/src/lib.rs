@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`faults`] | [`FaultStore`]: an object store that fails, delays and loses answers by script or by seed |
+//! | [`s3`] | [`TestS3`]: an S3 server in this process, over real sockets, that fails by script or by seed |
 //! | [`mod@env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
 //! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
 //! | [`cell`] | rows as plain values that compare and print |
@@ -18,8 +19,10 @@ pub mod env;
 pub mod faults;
 pub mod generate;
 pub mod model;
+pub mod s3;
 
 pub use cell::{Cell, CellError, Row, rows_of};
 pub use env::{SeededRandomness, SimClock};
 pub use faults::{Fault, FaultError, FaultStore};
 pub use model::{Model, ModelAsOf, ModelError, Shape};
+pub use s3::{Failure, HttpFault, S3Operation, TestS3};
