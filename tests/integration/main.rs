@@ -5,6 +5,8 @@
 //! | `model` | does every read yield what a naive in-memory store would? |
 //! | `faults` | is an acked append kept, once, whatever fails underneath? |
 //! | `kill` | is it kept when the process is killed? |
+//! | `object_stores` | does it all hold on S3 and Google Cloud Storage, over sockets that break? |
+//! | `processes` | do eight processes that append to one series each get their versions? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
 //! | `plans` | what do plans look like, and what do they open? |
@@ -22,7 +24,11 @@ mod model;
 #[cfg(test)]
 mod newest;
 #[cfg(test)]
+mod object_stores;
+#[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod processes;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
