@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Runs every command of the program as a user would, with good and bad input, in a temporary
-# directory, and checks outputs and exit codes. Usage: crates/cli/smoke.sh [PROGRAM]
-# (default: target/debug/tidelog, which must have been built).
+# directory and in a bucket of the test server, and checks outputs and exit codes.
+# Usage: crates/cli/smoke.sh [PROGRAM [SERVER]] (default: target/debug/tidelog and
+# target/debug/s3-server of tidelog-testkit, which must have been built).
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 program=$(realpath "${1:-$root/target/debug/tidelog}")
+server=$(realpath "${2:-$root/target/debug/s3-server}")
 weather=$root/examples/data/nyc-weather-2013.csv
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server_pid=
+end() {
+    [ -z "$server_pid" ] || kill "$server_pid"
+    rm -rf "$work"
+}
+trap end EXIT
 cd "$work" || exit 1
 unset TIDELOG_STORE RUST_LOG
 checks=0
@@ -62,7 +69,10 @@ mkdir empty
 expect 4 --store empty ls
 checks=$((checks + 1))
 [ -z "$(ls -A empty)" ] || fail 'looking for a store must not write'
-expect 3 --store s3://bucket ls
+expect 3 --store ftp://bucket ls
+expect 3 --store 's3://bucket?secret_access_key=canary' ls
+has err 'environment'
+expect 3 --store s3://id:canary@bucket ls
 export TIDELOG_STORE=$work/store
 expect 0 init
 expect 5 init
@@ -239,6 +249,57 @@ is out 'x
 expect 3 sql 'SELEC 1'
 terms=$(printf '1+%.0s' {1..20000})
 expect 10 sql "SELECT ${terms}1"
+
+# --- a bucket -------------------------------------------------------------------------------------
+touch server.env
+"$server" --port 0 >server.env &
+server_pid=$!
+for _ in $(seq 100); do
+    grep -q BUCKET server.env && break
+    sleep 0.1
+done
+checks=$((checks + 1))
+grep -q BUCKET server.env || fail 'the test server starts'
+set -a
+. ./server.env
+set +a
+export TIDELOG_STORE="s3://$BUCKET/smoke"
+expect 4 ls
+has err 'init'
+expect 0 init
+expect 5 init
+expect 0 series append /s one.csv two.csv
+has out 'two.csv: v2, 2 rows'
+expect 0 series query /s --as-of v1 --format csv --columns v
+is out 'v
+1.0
+""'
+expect 0 mkdir /a/b
+expect 0 mv /s /a/s
+expect 0 ls '/**'
+has out '/a/s'
+expect 0 describe /a/s
+expect 0 log /a/s
+expect 0 stats
+expect 0 sql 'SELECT count(*) AS n FROM "/a/s"' --format csv
+is out 'n
+4'
+expect 0 rm -r /a
+expect 0 --storage-option region=us-east-1 ls
+expect 2 --storage-option region ls
+has err 'NAME=VALUE'
+expect 3 --storage-option no_such_option=canary ls
+has err 'no_such_option'
+expect 12 --storage-option "aws_access_key_id=$AWS_ACCESS_KEY_ID" --storage-option aws_secret_access_key=canary ls
+has err 'AWS_SECRET_ACCESS_KEY'
+expect 4 --store s3://nowhere/smoke ls
+has err 'there is no bucket "nowhere"'
+checks=$((checks + 1))
+! grep -q canary err || fail 'secrets are not told'
+kill "$server_pid"
+server_pid=
+AWS_CONNECT_TIMEOUT=1s expect 9 ls
+unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY BUCKET
 
 # --- demo ----------------------------------------------------------------------------------------
 unset TIDELOG_STORE

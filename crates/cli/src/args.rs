@@ -13,7 +13,7 @@ Exit codes:
     4  not found             10  a limit was reached
     5  exists already        11  not known whether it was stored
     6  other writers won     12  let go while it was read
-                             70  a bug of Tidelog
+   13  permission denied     70  a bug of Tidelog
                             130  interrupted";
 
 const GLOBAL: &str = "Global options";
@@ -34,9 +34,14 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
-    /// The store: a directory, or file:///path
+    /// The store: a directory, file:///path, s3://bucket/prefix, gs://bucket/prefix or
+    /// az://container/prefix
     #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_STORE", value_name = "DIR|URL")]
     pub(crate) store: Option<String>,
+    /// An option of a remote store, such as region=eu-west-1; repeat for several. Others can see
+    /// arguments: put secrets into the environment, such as AWS_SECRET_ACCESS_KEY
+    #[arg(long = "storage-option", global = true, help_heading = GLOBAL, value_name = "NAME=VALUE")]
+    pub(crate) storage_options: Vec<String>,
     /// Print JSON: one document, or for `series query` and `sql` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,

@@ -6,7 +6,9 @@ mod query;
 mod store;
 mod tree;
 
-use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, TimeRange, UpkeepMode};
+use tidelog::{
+    ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode,
+};
 
 use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
 use crate::demo;
@@ -41,15 +43,34 @@ fn location(globals: &Globals) -> Result<&str> {
     })
 }
 
-async fn open(globals: &Globals) -> Result<Store> {
-    let location = location(globals)?;
+/// How to open or make the store.
+fn builder(globals: &Globals) -> Result<StoreBuilder> {
     // A command ends before a background task would have begun.
-    let mut builder = Store::builder(location).with_upkeep(UpkeepMode::OnRequest);
+    let mut builder = Store::builder(location(globals)?).with_upkeep(UpkeepMode::OnRequest);
+    for option in &globals.storage_options {
+        // The option is not repeated: its value may be a secret.
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| Error::usage("--storage-option takes NAME=VALUE, such as region=eu"))?;
+        builder = builder.with_storage_option(name, value);
+    }
     if let Some(bytes) = globals.memory {
         builder = builder.with_memory_bytes_max(bytes);
     }
-    let opened = builder.open().await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::NoStore { location: location.to_owned() },
+    Ok(builder)
+}
+
+/// Whether the store is named by a bucket's URL: there more can be missing than the store.
+fn is_remote(location: &str) -> bool {
+    location.contains("://") && !location.starts_with("file://")
+}
+
+async fn open(globals: &Globals) -> Result<Store> {
+    let location = location(globals)?;
+    let opened = builder(globals)?.open().await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound if !is_remote(location) => {
+            Error::NoStore { location: location.to_owned() }
+        }
         _ => error.into(),
     })?;
     tracing::info!(location, "opened");

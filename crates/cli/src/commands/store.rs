@@ -1,17 +1,17 @@
 //! The store as a whole.
 
 use serde_json::json;
-use tidelog::{ErrorKind, Store};
+use tidelog::ErrorKind;
 
 use crate::args::Globals;
-use crate::commands::{location, open, tell};
+use crate::commands::{builder, location, open, tell};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::progress::{grouped, size};
 
 pub(super) async fn init(globals: &Globals) -> Result<()> {
     let location = location(globals)?;
-    Store::create(location).await.map_err(|error| match error.kind() {
+    builder(globals)?.create().await.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
             Error::Exists { message: format!("there is a store at {location} already") }
         }
