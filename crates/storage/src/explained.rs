@@ -99,17 +99,21 @@ impl Words {
             return error;
         }
         let store = self.store_name();
-        let text = chain(&error);
+        let text = match &error {
+            // Its own words are only the store's name, which is told again above.
+            Error::Generic { source, .. } => chain(source.as_ref()),
+            other => chain(other),
+        };
         let answer = Answer::parse(&text);
         let refusal = refusal_of(&error, &answer, &text);
         let message = self.secrets.hide(&self.message(refusal, &answer, &text));
         let source = Box::new(RemoteError { status: answer.status, refusal, message });
         match (refusal, error) {
             (Some(Refusal::Credentials), error) => {
-                Error::Unauthenticated { path: path_of(&error), source }
+                Error::Unauthenticated { path: self.path_of(&error), source }
             }
             (Some(Refusal::Forbidden), error) => {
-                Error::PermissionDenied { path: path_of(&error), source }
+                Error::PermissionDenied { path: self.path_of(&error), source }
             }
             (Some(Refusal::Unsupported), _) => Error::NotSupported { source },
             (Some(Refusal::NoBucket | Refusal::Region), _) => Error::Generic { store, source },
@@ -121,6 +125,19 @@ impl Words {
             // These hold no answer of a server.
             (None, error @ (Error::InvalidPath { .. } | Error::NotImplemented { .. })) => error,
             (None, _) => Error::Generic { store, source },
+        }
+    }
+
+    /// What the error is about: an object, or, as after lists, the bucket.
+    fn path_of(&self, error: &Error) -> String {
+        match error {
+            Error::NotFound { path, .. }
+            | Error::AlreadyExists { path, .. }
+            | Error::Precondition { path, .. }
+            | Error::NotModified { path, .. }
+            | Error::PermissionDenied { path, .. }
+            | Error::Unauthenticated { path, .. } => path.clone(),
+            _ => self.bucket.clone(),
         }
     }
 
@@ -240,18 +257,6 @@ fn asks_for_credentials(text: &str) -> bool {
     const SERVICES: [&str; 3] =
         ["://169.254.169.254/", "://metadata.google.internal/", "://metadata/"];
     SERVICES.iter().any(|service| text.contains(service))
-}
-
-fn path_of(error: &Error) -> String {
-    match error {
-        Error::NotFound { path, .. }
-        | Error::AlreadyExists { path, .. }
-        | Error::Precondition { path, .. }
-        | Error::NotModified { path, .. }
-        | Error::PermissionDenied { path, .. }
-        | Error::Unauthenticated { path, .. } => path.clone(),
-        _ => String::new(),
-    }
 }
 
 /// The error with its causes, each told once.
