@@ -290,7 +290,7 @@ expect 2 --storage-option region ls
 has err 'NAME=VALUE'
 expect 3 --storage-option no_such_option=canary ls
 has err 'no_such_option'
-expect 12 --storage-option "aws_access_key_id=$AWS_ACCESS_KEY_ID" --storage-option aws_secret_access_key=canary ls
+expect 13 --storage-option "aws_access_key_id=$AWS_ACCESS_KEY_ID" --storage-option aws_secret_access_key=canary ls
 has err 'AWS_SECRET_ACCESS_KEY'
 expect 4 --store s3://nowhere/smoke ls
 has err 'there is no bucket "nowhere"'
