@@ -103,3 +103,19 @@ async fn opening_and_appending_list_nothing() -> Result<()> {
     assert_eq!(asked, ["Put commit", "Put data", "Put part"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_others_append_is_seen_in_one_request_for_each_commit() -> Result<()> {
+    let bed = Bed::new(3).await?;
+    let before = bed.store.versions("/small.series").await?.len();
+    let other = Store::builder("memory://").with_object_store(Arc::new(bed.counting.clone()));
+    let other = other.with_upkeep(UpkeepMode::OnRequest).open().await?;
+    for second in 0..2 {
+        other.root().append_series_data("/small.series", &batch(second, 1)?, None).await?;
+    }
+    drop(bed.counting.take());
+    assert_eq!(bed.store.versions("/small.series").await?.len(), before + 2);
+    let asked: Vec<String> = bed.counting.take().iter().map(words).collect();
+    assert_eq!(asked, ["Get commit", "Get commit", "Get commit"], "the last is not there yet");
+    Ok(())
+}

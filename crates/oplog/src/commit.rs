@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::FORMAT_VERSION;
 use crate::error::Error;
+use crate::inline::Inline;
 use crate::part::Part;
 use crate::schema::{STATS_COLUMNS, log_schema};
 
@@ -28,6 +29,8 @@ const ID: &str = "tidelogCommit";
 const ROWS: &str = "tidelogRows";
 const FORMAT: &str = "tidelogFormat";
 const LAST_WRITE: &str = "tidelogLastWriteTime";
+const INLINE: &str = "tidelogRowsInline";
+const INLINE_HASH: &str = "tidelogRowsInlineHash";
 const COMPLETE_THROUGH: &str = "tidelogCompleteThrough";
 /// The store's own setting of how long objects are kept that are no part of the log any more.
 const RETENTION: &str = "tidelog.logRetentionSeconds";
@@ -48,6 +51,8 @@ pub(crate) struct Commit {
     pub(crate) removed: Vec<String>,
     /// What the table is, in commit 0.
     pub(crate) table: Option<Table>,
+    /// The rows that the log did not have, if they are few.
+    pub(crate) inline: Option<Inline>,
 }
 
 /// The actions that make the log a Delta table.
@@ -81,6 +86,8 @@ pub(crate) struct Changes {
     pub(crate) removes: Vec<Arc<Part>>,
     /// Rows that the log did not have.
     pub(crate) new_rows: u64,
+    /// The same, if they are few.
+    pub(crate) inline: Option<Inline>,
 }
 
 /// The object that holds commit `version`.
@@ -99,6 +106,10 @@ pub(crate) fn encode(id: Uuid, changes: Changes, last_write: WriteTime) -> Resul
     let operation = if changes.removes.is_empty() { "WRITE" } else { "OPTIMIZE" };
     let mut info = record(operation, id, changes.new_rows, last_write);
     info.is_blind_append = Some(changes.removes.is_empty());
+    if let Some(inline) = &changes.inline {
+        info.info.insert(INLINE.to_owned(), json!(inline.text()));
+        info.info.insert(INLINE_HASH.to_owned(), json!(inline.hash()));
+    }
     let now = last_write.micros().div_euclid(1000);
     let removes = changes.removes.iter().map(|part| Action::Remove(remove_action(part, now)));
     let actions: Vec<Action> = std::iter::once(Action::CommitInfo(info))
@@ -232,6 +243,13 @@ fn read_record(
     let id = field(ID).and_then(Value::as_str).and_then(|text| Uuid::try_parse(text).ok());
     let id = id.ok_or("it was not written by Tidelog")?;
     let rows: u64 = parts.iter().filter(|part| !part.is_merged()).map(|part| part.rows).sum();
+    let text = |name: &str| field(name).and_then(Value::as_str);
+    let inline = match (text(INLINE), text(INLINE_HASH)) {
+        (Some(text), Some(hash)) => {
+            Some(Inline::checked(text, hash).ok_or("its rows do not match their hash")?)
+        }
+        _ => None,
+    };
     let expected = number(ROWS)?;
     if i64::try_from(rows) != Ok(expected) {
         return Err(format!("it should add {expected} rows and adds {rows}"));
@@ -244,6 +262,7 @@ fn read_record(
         parts,
         removed: Vec::new(),
         table: None,
+        inline,
     })
 }
 

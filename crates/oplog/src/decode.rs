@@ -102,7 +102,8 @@ fn rows_about(object: &str, batch: &RecordBatch, node: &str) -> Result<RecordBat
     filter_record_batch(batch, &about).map_err(|e| Error::part(object, e))
 }
 
-fn rows_in(object: &str, batches: Vec<RecordBatch>) -> Result<Vec<Row>, Error> {
+/// The rows of batches that have the log's schema.
+pub(crate) fn rows_in(object: &str, batches: Vec<RecordBatch>) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::with_capacity(batches.iter().map(RecordBatch::num_rows).sum());
     let mut shared = Shared::default();
     for batch in batches {

@@ -52,6 +52,22 @@ impl LogObjects {
         }
     }
 
+    /// The rows that a commit brings, if a part with some of them is `needed`.
+    pub(crate) async fn new_rows(
+        &self,
+        commit: &Commit,
+        needed: impl Fn(&Part) -> bool,
+    ) -> Result<Vec<Row>, Error> {
+        let needed: Vec<&Part> =
+            commit.parts.iter().filter(|part| !part.is_merged() && needed(part)).collect();
+        match &commit.inline {
+            Some(inline) if !needed.is_empty() => {
+                inline.rows(commit::object_of(&self.prefix, commit.version).as_ref())
+            }
+            _ => self.rows(needed.into_iter()).await,
+        }
+    }
+
     /// The rows of several parts, in the order of the parts.
     pub(crate) async fn rows<'a>(
         &self,

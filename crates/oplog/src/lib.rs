@@ -36,6 +36,7 @@ mod commit;
 mod decode;
 mod encode;
 mod fetch;
+mod inline;
 mod open;
 mod part;
 mod schema;

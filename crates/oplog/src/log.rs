@@ -27,6 +27,7 @@ use crate::LOG_DIRECTORY;
 use crate::commit::{self, Changes, Commit};
 use crate::error::Error;
 use crate::fetch::{FETCH_CONCURRENCY, LogObjects, store_error};
+use crate::inline::Inline;
 use crate::open::{self, Opened};
 use crate::part::{self, Described, Part};
 use crate::row::Row;
@@ -35,8 +36,12 @@ use crate::state::Snapshot;
 use crate::upkeep::Merged;
 use crate::{decode, encode};
 
-const PUBLISH_ATTEMPTS: u32 = 4;
-const PUBLISH_BACKOFF: Duration = Duration::from_millis(20);
+/// With the pauses between them, doubled each time, a second or two: a server that is restarted is
+/// back by then.
+const PUBLISH_ATTEMPTS: u32 = 7;
+const PUBLISH_BACKOFF_MS: u64 = 20;
+/// Commits that a refresh asks for one after the other before it asks for several at once.
+const ONE_BY_ONE: i64 = 8;
 
 /// The operation log of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -219,7 +224,8 @@ impl Log {
         (current.snapshot.clone(), current.confirmed)
     }
 
-    /// Reads what others have committed since, one request for each commit and one that finds none.
+    /// Reads what others have committed since, one request for each commit and one that finds none;
+    /// beyond the first few commits many at a time.
     ///
     /// # Errors
     /// Damage, a newer format, or the store's failure.
@@ -227,8 +233,19 @@ impl Log {
         let (mut snapshot, confirmed) = self.newest();
         let asked = Moment::now(&self.inner.env);
         let objects = &self.inner.objects;
-        while let Some(commit) = objects.commit(snapshot.next_commit()).await? {
-            snapshot = self.apply(&snapshot, &commit).await?;
+        let mut found = 0;
+        loop {
+            // Whoever is far behind asks for many at once, whoever is near for none in vain.
+            let size = if found < ONE_BY_ONE { 1 } else { found.min(open::WINDOW) };
+            let commits = open::window(objects, snapshot.next_commit(), size).await?;
+            for commit in &commits {
+                snapshot = self.apply(&snapshot, commit).await?;
+            }
+            let came = i64::try_from(commits.len()).unwrap_or(i64::MAX);
+            found += came;
+            if came < size {
+                break;
+            }
         }
         if self.may_be_expired(&snapshot, confirmed).await? {
             return self.reopen().await;
@@ -244,8 +261,8 @@ impl Log {
         commit: &Commit,
     ) -> Result<Snapshot, Error> {
         let loaded = snapshot.loaded();
-        let needed = commit.parts.iter().filter(|p| !p.is_merged() && p.is_needed(&loaded));
-        let rows = self.inner.objects.rows(needed).await?;
+        let needed = |part: &Part| part.is_needed(&loaded);
+        let rows = self.inner.objects.new_rows(commit, needed).await?;
         snapshot.after(commit, rows, loaded, true)
     }
 
@@ -357,7 +374,9 @@ impl Log {
         }
         let mut part = None;
         if !rows.is_empty() {
-            let (add, bytes) = self.encode_part(&rows, last_write)?;
+            let batch = encode::to_batch(&rows)?;
+            changes.inline = Inline::of(&batch)?;
+            let (add, bytes) = self.encode_part(&part::families(&rows), batch, last_write)?;
             part = Some((self.inner.objects.prefix.clone().join(add.path.as_str()), bytes));
             changes.adds.push(add);
         }
@@ -366,24 +385,32 @@ impl Log {
         let parts = parts.collect::<Result<Vec<_>, _>>().map_err(Error::encode)?;
         let json = commit::encode(id, changes, last_write)?;
         let complete_through = last_write;
-        let commit =
-            Commit { version, id, last_write, complete_through, parts, removed, table: None };
+        let commit = Commit {
+            version,
+            id,
+            last_write,
+            complete_through,
+            parts,
+            removed,
+            table: None,
+            inline: None,
+        };
         let confirmed = self.current().confirmed;
         Ok(StagedCommit { base: base.clone(), confirmed, commit, json, part, rows, transaction })
     }
 
     fn encode_part(
         &self,
-        rows: &[Row],
+        families: &str,
+        batch: RecordBatch,
         last_write: WriteTime,
     ) -> Result<(deltalake::kernel::Add, Bytes), Error> {
         let object = self.new_part();
-        let batch = encode::to_batch(rows)?;
         let bytes = encode::to_parquet(&batch)?;
         let add = part::add_action(Described {
             object: &object,
             bytes: &bytes,
-            families: &part::families(rows),
+            families,
             statistics: part::statistics(&[batch]),
             now: last_write,
             run: None,
@@ -423,7 +450,7 @@ impl Log {
         let version = staged.commit.version;
         let objects = &self.inner.objects;
         let object = commit::object_of(&objects.prefix, version);
-        let mut backoff = PUBLISH_BACKOFF;
+        let mut backoff = PUBLISH_BACKOFF_MS;
         let mut reason = String::new();
         let asked = Moment::now(&self.inner.env);
         for _ in 0..PUBLISH_ATTEMPTS {
@@ -446,7 +473,8 @@ impl Log {
                 Ok(None) => {}
                 Err(read) => reason = format!("{reason}; reading it back: {read}"),
             }
-            tokio::time::sleep(backoff).await;
+            let jitter = self.inner.env.randomness.below(backoff);
+            tokio::time::sleep(Duration::from_millis(backoff + jitter)).await;
             backoff *= 2;
         }
         let transaction = staged.transaction;
@@ -487,10 +515,26 @@ impl Log {
     }
 }
 
-/// Whether the error is the local operating system's, so that nothing can still be in flight.
+/// Whether the error is a local disk's, so that nothing can still be in flight. A connection's also
+/// comes from the operating system, and what was sent over it may yet arrive.
 fn failed_locally(error: &object_store::Error) -> bool {
-    !matches!(error, object_store::Error::AlreadyExists { .. })
-        && io_cause(error).is_some_and(|io| io.raw_os_error().is_some())
+    use std::io::ErrorKind as Io;
+    let Some(io) = io_cause(error).filter(|io| io.raw_os_error().is_some()) else { return false };
+    let of_a_connection = matches!(
+        io.kind(),
+        Io::ConnectionRefused
+            | Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::NotConnected
+            | Io::BrokenPipe
+            | Io::TimedOut
+            | Io::HostUnreachable
+            | Io::NetworkUnreachable
+            | Io::NetworkDown
+            | Io::AddrNotAvailable
+            | Io::WouldBlock
+    );
+    !of_a_connection && !matches!(error, object_store::Error::AlreadyExists { .. })
 }
 
 /// Whether an absent object after this error will stay absent.

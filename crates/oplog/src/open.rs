@@ -27,7 +27,7 @@ use crate::row::Row;
 use crate::state::Snapshot;
 
 /// Commits asked for at once beyond what is known. Upkeep keeps the tail of the log within this.
-const WINDOW: i64 = 32;
+pub(crate) const WINDOW: i64 = 32;
 
 /// A log as it was found.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ async fn from_checkpoint(
     let (found, record, commits) = tokio::try_join!(
         checkpoint_at(objects, version),
         objects.commit(version),
-        window(objects, version.next()),
+        window(objects, version.next(), WINDOW),
     )?;
     let (Some(found), Some(record)) = (found, record) else { return Ok(None) };
     let shared = found.parts.iter().filter(|part| part.families.shared);
@@ -79,7 +79,7 @@ async fn from_checkpoint(
 
 /// `None` if there is no commit 0.
 async fn from_first(objects: &LogObjects) -> Result<Option<Start>, Error> {
-    let commits = window(objects, CommitVersion::new(0)).await?;
+    let commits = window(objects, CommitVersion::new(0), WINDOW).await?;
     let start = Start { snapshot: Snapshot::empty(), checkpoint: None, commits };
     Ok((!start.commits.is_empty()).then_some(start))
 }
@@ -110,8 +110,12 @@ async fn checkpoint_at(
 }
 
 /// The commits from `first` on, as far as a window of requests shows them.
-async fn window(objects: &LogObjects, first: CommitVersion) -> Result<Vec<Commit>, Error> {
-    let numbers = (0..WINDOW).map(|ahead| CommitVersion::new(first.number() + ahead)).collect();
+pub(crate) async fn window(
+    objects: &LogObjects,
+    first: CommitVersion,
+    size: i64,
+) -> Result<Vec<Commit>, Error> {
+    let numbers = (0..size).map(|ahead| CommitVersion::new(first.number() + ahead)).collect();
     let found: Vec<Option<Commit>> = objects
         .each(numbers, |objects, version| async move { objects.commit(version).await })
         .await?;
@@ -142,7 +146,8 @@ impl Start {
             let after = CommitVersion::new(
                 commits.last().map_or(snapshot.next_commit(), |last| last.version.next()).number(),
             );
-            let next = async { if full { window(objects, after).await } else { Ok(Vec::new()) } };
+            let next =
+                async { if full { window(objects, after, WINDOW).await } else { Ok(Vec::new()) } };
             let (replayed, next) = tokio::try_join!(replay(objects, snapshot, &commits), next)?;
             snapshot = replayed;
             if next.is_empty() {
@@ -160,8 +165,7 @@ async fn replay(
 ) -> Result<Snapshot, Error> {
     let rows: Vec<Vec<Row>> = objects
         .each(commits.to_vec(), |objects, commit| async move {
-            let shared = commit.parts.iter().filter(|p| p.families.shared && !p.is_merged());
-            objects.rows(shared).await
+            objects.new_rows(&commit, |part| part.families.shared).await
         })
         .await?;
     for (commit, rows) in commits.iter().zip(rows) {

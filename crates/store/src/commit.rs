@@ -15,7 +15,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{
@@ -30,14 +29,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
+use crate::pace::Pace;
 use crate::prepare::VersionFacts;
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::{self, UpkeepMode};
 
 const QUEUE_INTENTS: usize = 1024;
 const GROUP_INTENTS_MAX: usize = 1000;
-const ATTEMPTS_MAX: u32 = 32;
-const BACKOFF_MAX_MS: u64 = 200;
+const ATTEMPTS_MAX: u32 = 64;
 /// Encoding this many log rows takes well under a millisecond.
 const STAGE_INLINE_ROWS_MAX: usize = 64;
 
@@ -142,7 +141,7 @@ impl Writer {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
         let writer = Self { queue };
         let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
-        let task = WriterTask { store, log, env, landed, probed: false };
+        let task = WriterTask { store, log, env, landed, pace: Pace::default(), probed: false };
         tokio::spawn(task.run(intents));
         writer
     }
@@ -181,6 +180,7 @@ struct WriterTask {
     env: Env,
     /// Tells the background upkeep, if there is any, how long the tail of the log has become.
     landed: Option<watch::Sender<usize>>,
+    pace: Pace,
     probed: bool,
 }
 
@@ -202,8 +202,17 @@ impl WriterTask {
         if let Err(error) = self.probe().await {
             return reject_all(group, &error);
         }
-        let mut base = self.log.snapshot();
+        let known = self.log.snapshot();
+        let mut base = known.clone();
         for attempt in 1..=ATTEMPTS_MAX {
+            if let Some(wait) = self.pace.wait(attempt, self.env.randomness.as_ref()) {
+                tokio::time::sleep(wait).await;
+                base = match self.log.refresh().await {
+                    Ok(newest) => newest,
+                    Err(error) => return reject_all(group, &error.into()),
+                };
+            }
+            let began = self.env.clock.monotonic();
             let (changes, drafted) = match self.draft(&base, &group).await {
                 Ok(drafted) => drafted,
                 Err(newest) => {
@@ -222,17 +231,14 @@ impl WriterTask {
                 return;
             }
             let (intents, versions): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-            group = match self.land(base, changes, intents, versions).await {
-                Progress::Done => return,
+            let others = base.next_commit().number().abs_diff(known.next_commit().number());
+            let progress = self.land(base.clone(), changes, intents, versions).await;
+            self.pace.tried(self.env.clock.monotonic().saturating_sub(began));
+            group = match progress {
+                Progress::Done => return self.pace.landed_after(others),
                 Progress::Again(left) if left.is_empty() => return,
                 Progress::Again(left) => left,
             };
-            base = match self.log.refresh().await {
-                Ok(newest) => newest,
-                Err(error) => return reject_all(group, &error.into()),
-            };
-            let wait = self.env.randomness.below((1_u64 << attempt.min(10)).min(BACKOFF_MAX_MS));
-            tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         for intent in group {
             let error = Error::Contention { path: intent.work.path(), attempts: ATTEMPTS_MAX };

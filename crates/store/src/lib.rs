@@ -6,6 +6,7 @@
 //! | [`engine`] | [`Engine`]: an open store, changes of its tree |
 //! | [`append`] | batches become versions |
 //! | `commit` | the writer task: numbering, grouping, conflicts |
+//! | `pace` | when a writer tries, where others write too |
 //! | [`series_schema`] | which column is time, which are keys |
 //! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
@@ -33,6 +34,7 @@ pub mod view;
 mod commit;
 mod conform;
 mod encode;
+mod pace;
 mod prepare;
 
 pub use append::{Append, AppendResults};

@@ -6,9 +6,7 @@ mod query;
 mod store;
 mod tree;
 
-use tidelog::{
-    ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode,
-};
+use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
 
 use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
 use crate::demo;
