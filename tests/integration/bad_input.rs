@@ -87,7 +87,7 @@ async fn what_is_no_store_is_not_opened_and_not_changed() -> Result<()> {
     refused(reopen(directory.path()).await, ErrorKind::NotFound, &["init"]);
     refused(reopen(&directory.path().join("none")).await, ErrorKind::NotFound, &["none"]);
     assert!(image(directory.path())?.is_empty());
-    refused(Store::open("s3://bucket/x").await, ErrorKind::InvalidInput, &["s3://"]);
+    refused(Store::open("ftp://host/x").await, ErrorKind::InvalidInput, &["ftp://host/x"]);
     let (taken, _) = local().await?;
     let again = Store::create(taken.path().display().to_string()).await;
     refused(again, ErrorKind::AlreadyExists, &["already"]);

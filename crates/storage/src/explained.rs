@@ -72,7 +72,7 @@ impl fmt::Display for RemoteError {
 
 impl StdError for RemoteError {}
 
-/// The remote store's words below `error`, if it came from one that [`Explained`] wraps.
+/// The remote store's words below `error`, if it came from one.
 #[must_use]
 pub fn remote_error(error: &Error) -> Option<&RemoteError> {
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
