@@ -59,6 +59,8 @@ enum Workload {
     ColdRange(log::cold_range::ColdRangeArgs),
     /// Very many commits to one store
     ManyCommits(log::many_commits::ManyCommitsArgs),
+    /// Many writers at one store in a bucket
+    ManyWriters(log::many_writers::ManyWritersArgs),
     /// Requests that stand one behind the other
     RoundTrips(log::round_trips::RoundTripsArgs),
     /// Renders docs/benchmarks.md from the results
@@ -93,6 +95,7 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::ManySeries(args) => log::many_series::run(&args, &common.resolve()?).await,
         Workload::ColdRange(args) => log::cold_range::run(&args, &common.resolve()?).await,
         Workload::ManyCommits(args) => log::many_commits::run(&args, &common.resolve()?).await,
+        Workload::ManyWriters(args) => log::many_writers::run(&args, &common.resolve()?).await,
         Workload::RoundTrips(args) => log::round_trips::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),
         Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,

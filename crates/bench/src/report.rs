@@ -11,7 +11,7 @@ use clap::Args;
 use crate::results::{Check, Document, Figure, Measurement, load};
 
 /// The order of the page; documents with other names follow.
-const ORDER: [&str; 9] = [
+const ORDER: [&str; 10] = [
     "append",
     "append-many",
     "range",
@@ -20,6 +20,7 @@ const ORDER: [&str; 9] = [
     "cold-range",
     "many-series",
     "many-commits",
+    "many-writers",
     "round-trips",
 ];
 

@@ -374,6 +374,12 @@ impl Store {
         Ok(self.engine().upkeep_step().await?)
     }
 
+    /// The number of the newest commit that this handle has seen. No request is made.
+    #[must_use]
+    pub fn log_head(&self) -> u64 {
+        u64::try_from(self.engine().log().snapshot().head().number()).unwrap_or_default()
+    }
+
     /// How many commits stand at the end of the log that upkeep has not merged yet, as far as this
     /// handle has seen. No request is made.
     #[must_use]

@@ -4,6 +4,7 @@
 pub(crate) mod cold_range;
 pub(crate) mod many_commits;
 pub(crate) mod many_series;
+pub(crate) mod many_writers;
 pub(crate) mod round_trips;
 
 use std::path::Path;
