@@ -11,6 +11,7 @@
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
 //! | `plans` | what do plans look like, and what do they open? |
 //! | `requests` | what is asked of the object store? |
+//! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
@@ -33,3 +34,5 @@ mod processes;
 mod requests;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod upkeep;
