@@ -29,6 +29,7 @@ const ID: &str = "tidelogCommit";
 const ROWS: &str = "tidelogRows";
 const FORMAT: &str = "tidelogFormat";
 const LAST_WRITE: &str = "tidelogLastWriteTime";
+const WRITER: &str = "tidelogWriter";
 const INLINE: &str = "tidelogRowsInline";
 const INLINE_HASH: &str = "tidelogRowsInlineHash";
 const COMPLETE_THROUGH: &str = "tidelogCompleteThrough";
@@ -43,6 +44,8 @@ const ENGINE: &str = concat!("tidelog/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct Commit {
     pub(crate) version: CommitVersion,
     pub(crate) id: Uuid,
+    /// The handle that wrote it.
+    pub(crate) writer: Option<Uuid>,
     pub(crate) last_write: WriteTime,
     pub(crate) complete_through: WriteTime,
     /// Parts that it adds: with rows of its own, or in place of those that it removes.
@@ -102,10 +105,16 @@ pub(crate) fn checkpoint_of(prefix: &Path, version: CommitVersion) -> Path {
 }
 
 /// The bytes of a commit.
-pub(crate) fn encode(id: Uuid, changes: Changes, last_write: WriteTime) -> Result<Bytes, Error> {
+pub(crate) fn encode(
+    id: Uuid,
+    writer: Uuid,
+    changes: Changes,
+    last_write: WriteTime,
+) -> Result<Bytes, Error> {
     let operation = if changes.removes.is_empty() { "WRITE" } else { "OPTIMIZE" };
     let mut info = record(operation, id, changes.new_rows, last_write);
     info.is_blind_append = Some(changes.removes.is_empty());
+    info.info.insert(WRITER.to_owned(), json!(writer.to_string()));
     if let Some(inline) = &changes.inline {
         info.info.insert(INLINE.to_owned(), json!(inline.text()));
         info.info.insert(INLINE_HASH.to_owned(), json!(inline.hash()));
@@ -254,9 +263,11 @@ fn read_record(
     if i64::try_from(rows) != Ok(expected) {
         return Err(format!("it should add {expected} rows and adds {rows}"));
     }
+    let writer = text(WRITER).and_then(|text| Uuid::try_parse(text).ok());
     Ok(Commit {
         version,
         id,
+        writer,
         last_write: WriteTime::from_micros(number(LAST_WRITE)?),
         complete_through: WriteTime::from_micros(number(COMPLETE_THROUGH)?),
         parts,

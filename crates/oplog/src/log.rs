@@ -10,6 +10,7 @@
 //! `publish` never trusts an error: on any but success it reads `<N>.json` back and compares ids.
 //! Ours means committed, another's means conflict, absent means that the same bytes are put again.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ const PUBLISH_ATTEMPTS: u32 = 7;
 const PUBLISH_BACKOFF_MS: u64 = 20;
 /// Commits that a refresh asks for one after the other before it asks for several at once.
 const ONE_BY_ONE: i64 = 8;
+/// Commits whose writers are remembered.
+const WRITERS_NOTED: usize = 128;
+const RIVALS_WITHIN_US: i64 = 10_000_000;
 
 /// The operation log of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct Log {
 struct Inner {
     objects: LogObjects,
     env: Env,
+    /// This handle, in its commits.
+    writer: Uuid,
     current: Mutex<Current>,
 }
 
@@ -63,6 +69,8 @@ struct Current {
     confirmed: Moment,
     /// The newest checkpoint that this handle knows of.
     checkpoint: Option<CommitVersion>,
+    /// Who wrote the newest commits, and when.
+    writers: VecDeque<(Uuid, WriteTime)>,
 }
 
 /// A moment by two clocks: one that no user sets, one that runs while the machine sleeps.
@@ -165,8 +173,14 @@ impl Log {
     fn handle(store: Arc<dyn ObjectStore>, env: Env) -> Self {
         let objects = LogObjects { store, prefix: Path::from(LOG_DIRECTORY) };
         let confirmed = Moment::now(&env);
-        let current = Current { snapshot: Snapshot::empty(), confirmed, checkpoint: None };
-        Self { inner: Arc::new(Inner { objects, env, current: Mutex::new(current) }) }
+        let current = Current {
+            snapshot: Snapshot::empty(),
+            confirmed,
+            checkpoint: None,
+            writers: VecDeque::new(),
+        };
+        let writer = TransactionId::random(env.randomness.as_ref()).as_uuid();
+        Self { inner: Arc::new(Inner { objects, env, writer, current: Mutex::new(current) }) }
     }
 
     /// Reads the log from its newest checkpoint.
@@ -254,6 +268,29 @@ impl Log {
         Ok(self.snapshot())
     }
 
+    /// How many other handles have written some of the newest commits, within the seconds before the
+    /// newest of them.
+    #[must_use]
+    pub fn rivals(&self) -> usize {
+        let current = self.current();
+        let Some((_, newest)) = current.writers.back() else { return 0 };
+        let recent = |time: &WriteTime| newest.micros() - time.micros() <= RIVALS_WITHIN_US;
+        let others = current
+            .writers
+            .iter()
+            .filter(|(writer, time)| *writer != self.inner.writer && recent(time));
+        others.map(|(writer, _)| writer).collect::<HashSet<_>>().len()
+    }
+
+    fn note_writer(&self, commit: &Commit) {
+        let Some(writer) = commit.writer else { return };
+        let mut current = self.current();
+        current.writers.push_back((writer, commit.last_write));
+        if current.writers.len() > WRITERS_NOTED {
+            current.writers.pop_front();
+        }
+    }
+
     /// The state after `commit`, with the rows of it that a state like `snapshot` needs.
     pub(crate) async fn apply(
         &self,
@@ -262,6 +299,7 @@ impl Log {
     ) -> Result<Snapshot, Error> {
         let loaded = snapshot.loaded();
         let needed = |part: &Part| part.is_needed(&loaded);
+        self.note_writer(commit);
         let rows = self.inner.objects.new_rows(commit, needed).await?;
         snapshot.after(commit, rows, loaded, true)
     }
@@ -383,11 +421,13 @@ impl Log {
         let removed = changes.removes.iter().map(|part| part.object.clone()).collect();
         let parts = changes.adds.iter().cloned().map(Part::from_add);
         let parts = parts.collect::<Result<Vec<_>, _>>().map_err(Error::encode)?;
-        let json = commit::encode(id, changes, last_write)?;
+        let writer = self.inner.writer;
+        let json = commit::encode(id, writer, changes, last_write)?;
         let complete_through = last_write;
         let commit = Commit {
             version,
             id,
+            writer: Some(writer),
             last_write,
             complete_through,
             parts,
@@ -466,7 +506,12 @@ impl Log {
                     // The name is there, but the disk would not promise to keep it.
                     break;
                 }
-                Ok(Some(_)) => return Ok(CommitOutcome::Conflict),
+                Ok(Some(winner)) => {
+                    if let Ok(next) = self.apply(&staged.base, &winner).await {
+                        self.advance(&next, asked);
+                    }
+                    return Ok(CommitOutcome::Conflict);
+                }
                 Ok(None) if is_definite(&error) => {
                     return Err(store_error("committing", &object, error));
                 }
@@ -504,6 +549,7 @@ impl Log {
     }
 
     fn landed(&self, staged: StagedCommit) -> Result<Snapshot, Error> {
+        self.note_writer(&staged.commit);
         let loaded = staged.base.loaded();
         let next = staged.base.after(&staged.commit, staged.rows, loaded, true)?;
         self.advance(&next, Moment::now(&self.inner.env));

@@ -202,10 +202,11 @@ impl WriterTask {
         if let Err(error) = self.probe().await {
             return reject_all(group, &error);
         }
-        let known = self.log.snapshot();
-        let mut base = known.clone();
+        let mut base = self.log.snapshot();
         for attempt in 1..=ATTEMPTS_MAX {
-            if let Some(wait) = self.pace.wait(attempt, self.env.randomness.as_ref()) {
+            let (rivals, now) = (self.log.rivals(), self.env.clock.monotonic());
+            let randomness = self.env.randomness.as_ref();
+            if let Some(wait) = self.pace.wait(attempt, rivals, now, randomness) {
                 tokio::time::sleep(wait).await;
                 base = match self.log.refresh().await {
                     Ok(newest) => newest,
@@ -231,11 +232,11 @@ impl WriterTask {
                 return;
             }
             let (intents, versions): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-            let others = base.next_commit().number().abs_diff(known.next_commit().number());
-            let progress = self.land(base.clone(), changes, intents, versions).await;
-            self.pace.tried(self.env.clock.monotonic().saturating_sub(began));
+            let progress = self.land(base, changes, intents, versions).await;
+            base = self.log.snapshot();
+            self.pace.tried(began, self.env.clock.monotonic());
             group = match progress {
-                Progress::Done => return self.pace.landed_after(others),
+                Progress::Done => return,
                 Progress::Again(left) if left.is_empty() => return,
                 Progress::Again(left) => left,
             };
@@ -297,7 +298,7 @@ impl WriterTask {
         match self.log.publish(staged).await {
             Ok(CommitOutcome::Committed(snapshot)) => {
                 if let Some(landed) = &self.landed {
-                    landed.send_replace(snapshot.tail_length());
+                    upkeep::tell(landed, snapshot.tail_length());
                 }
                 for (intent, versions) in group.into_iter().zip(versions) {
                     answer(intent.reply, Ok(Landed { versions }));

@@ -1,63 +1,66 @@
 //! When a writer tries to commit, where others write too.
 //!
-//! An attempt fails if somebody else's commit lands while it is under way. With n writers that always
-//! have something to commit, most commits land when about one attempt begins in the time that an
-//! attempt takes, as with packets on a shared medium (N. Abramson, *The ALOHA system*, 1970). So each
-//! waits, before it tries, a random time that is on average as many attempts long as it has rivals.
-//! It has as many as commits of others land between two of its own. All wait alike, those who have
-//! just won too, so none starves; a writer without rivals never waits.
+//! An attempt fails if somebody else's commit lands while it is under way. So writers that always
+//! have something to commit take turns without a word: who has landed a commit tries again after as
+//! long as one attempt of each writer takes, who has lost to another after a random time of that
+//! length. Winners keep their places, losers look for free ones, and soon nobody collides (J. Barcelo
+//! and others, *Learning-BEB: avoiding collisions in WLAN*, 2008). How many write is told by the
+//! newest commits, which all see alike, so none starves. A writer alone never waits, nor does one
+//! that has let its turn pass.
 
 use std::time::Duration;
 
 use tidelog_core::Randomness;
 
-/// Below this many rivals nothing is gained by waiting.
-const RIVALS_MIN: f64 = 0.5;
-/// More rivals than this are not waited for: something other than their number is wrong.
-const RIVALS_MAX: f64 = 64.0;
 /// How much of an average the newest observation is.
-const NEWEST: f64 = 0.3;
-/// Where no attempt has been timed: a conflict is seen before.
+const NEWEST: f64 = 0.2;
+/// Where no attempt has been timed.
 const ATTEMPT_DEFAULT: Duration = Duration::from_millis(5);
+/// An attempt begins with looking for the head, which is not timed with it.
+const ATTEMPT_MARGIN: f64 = 1.3;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What a writer has seen of its rivals.
+/// What a writer knows of its own attempts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
-    rivals: f64,
     /// What an attempt takes, in seconds.
     attempt: Option<f64>,
+    /// When the last one ended, on a monotonic clock.
+    ended: Duration,
 }
 
 impl Pace {
-    /// How long to wait before an attempt; `None` to try at once, with what is known of the log.
-    pub(crate) fn wait(&self, attempt: u32, randomness: &dyn Randomness) -> Option<Duration> {
-        // A conflict is a rival, before its commits have been counted.
-        let rivals = if attempt > 1 { self.rivals.max(1.0) } else { self.rivals };
-        if rivals < RIVALS_MIN {
+    /// How long to wait before an attempt, the first or a later one of the same group; `None` to try
+    /// at once, with what is known of the log.
+    pub(crate) fn wait(
+        &self,
+        attempt: u32,
+        rivals: usize,
+        now: Duration,
+        randomness: &dyn Randomness,
+    ) -> Option<Duration> {
+        // Who has lost has a rival, counted or not.
+        let rivals = if attempt > 1 { rivals.max(1) } else { rivals };
+        if rivals == 0 {
             return None;
         }
+        let writers = u32::try_from(rivals).unwrap_or(u32::MAX).saturating_add(1);
         let took = self.attempt.unwrap_or(ATTEMPT_DEFAULT.as_secs_f64());
-        let longest = Duration::from_secs_f64(2.0 * rivals * took).min(WAIT_MAX);
-        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
-        Some(Duration::from_micros(randomness.below(micros.max(1))))
+        let turn = f64::from(writers) * took * ATTEMPT_MARGIN;
+        let turn = Duration::from_secs_f64(turn.min(WAIT_MAX.as_secs_f64()));
+        if attempt > 1 {
+            let micros = u64::try_from(turn.as_micros()).unwrap_or(u64::MAX);
+            return Some(Duration::from_micros(randomness.below(micros.max(1))));
+        }
+        Some(turn.saturating_sub(now.saturating_sub(self.ended)))
     }
 
-    /// An attempt took so long, whatever came of it.
-    pub(crate) fn tried(&mut self, took: Duration) {
-        let took = took.as_secs_f64();
-        self.attempt = Some(self.attempt.map_or(took, |before| mix(before, took)));
+    /// An attempt began and ended, whatever came of it.
+    pub(crate) fn tried(&mut self, began: Duration, ended: Duration) {
+        let took = ended.saturating_sub(began).as_secs_f64();
+        self.attempt = Some(self.attempt.map_or(took, |before| before + NEWEST * (took - before)));
+        self.ended = ended;
     }
-
-    /// A commit landed after so many of others since the last.
-    pub(crate) fn landed_after(&mut self, others: u64) {
-        let others = u32::try_from(others).map_or(RIVALS_MAX, f64::from).min(RIVALS_MAX);
-        self.rivals = mix(self.rivals, others);
-    }
-}
-
-fn mix(before: f64, newest: f64) -> f64 {
-    before + NEWEST * (newest - before)
 }
 
 #[cfg(test)]
@@ -66,24 +69,23 @@ mod tests {
 
     use super::*;
 
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     #[test]
-    fn who_is_alone_never_waits_and_who_has_rivals_waits_for_about_as_many_attempts() {
+    fn who_is_alone_never_waits_and_who_has_rivals_lets_each_have_a_turn() {
         let mut pace = Pace::default();
-        assert_eq!(pace.wait(1, &SystemRandomness), None);
-        assert!(pace.wait(2, &SystemRandomness).is_some(), "a conflict is a rival");
-        for _ in 0..50 {
-            pace.tried(Duration::from_millis(10));
-            pace.landed_after(15);
+        assert_eq!(pace.wait(1, 0, ms(0), &SystemRandomness), None);
+        assert!(pace.wait(2, 0, ms(0), &SystemRandomness).is_some(), "who lost has a rival");
+        for turn in 0..50 {
+            pace.tried(ms(turn * 100), ms(turn * 100 + 10));
         }
-        let waits: Vec<f64> = (0..2000)
-            .filter_map(|_| pace.wait(1, &SystemRandomness))
-            .map(|wait| wait.as_secs_f64())
-            .collect();
-        let mean = waits.iter().sum::<f64>() / 2000.0;
-        assert!((0.13..0.17).contains(&mean), "{mean}");
-        for _ in 0..20 {
-            pace.landed_after(0);
-        }
-        assert_eq!(pace.wait(1, &SystemRandomness), None);
+        let wait = pace.wait(1, 15, ms(4_910), &SystemRandomness).unwrap();
+        assert!(wait > ms(200) && wait < ms(216), "{wait:?}");
+        let later = pace.wait(1, 15, ms(9_910), &SystemRandomness);
+        assert_eq!(later, Some(ms(0)), "its turn has passed");
+        let lost = (0..100).filter_map(|_| pace.wait(2, 15, ms(4_910), &SystemRandomness));
+        assert!(lost.clone().all(|wait| wait < ms(216)) && lost.clone().any(|wait| wait < ms(50)));
     }
 }

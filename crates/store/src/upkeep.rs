@@ -19,10 +19,10 @@ use crate::error::Error;
 
 /// A one-shot command that finds a longer tail than this takes one step.
 pub const TAIL_COMMITS_MAX: usize = 32;
-/// The background merges the tail from this length on: with room for what lands meanwhile.
-const TAIL_COMMITS_BACKGROUND: usize = 16;
-/// Processes that write to one store begin at different lengths, or all would merge the same tail.
-const TAIL_COMMITS_JITTER: u64 = 8;
+/// The background merges the tail at this length: with room for what lands meanwhile.
+const TAIL_COMMITS_BACKGROUND: usize = 12;
+/// If it has grown by so many more, whoever was to merge it did not.
+const TAIL_COMMITS_AGAIN: usize = 10;
 /// Commits between two checkpoints.
 const CHECKPOINT_COMMITS: u64 = 32;
 /// How often the background looks for what has expired; it lists the log's directory.
@@ -164,11 +164,22 @@ pub(crate) fn spawn(
         return None;
     }
     let (landed, tail) = watch::channel(0);
-    let begin = usize::try_from(env.randomness.below(TAIL_COMMITS_JITTER)).unwrap_or(0);
-    let lanes = Lanes { log: log.clone(), env: env.clone(), writer, tail };
-    tokio::spawn(lanes.clone().keep_tail(TAIL_COMMITS_BACKGROUND + begin));
-    tokio::spawn(lanes.keep_runs());
+    let (merged, news) = watch::channel(());
+    let lanes = Lanes { log: log.clone(), env: env.clone(), writer };
+    tokio::spawn(lanes.clone().keep_tail(tail, merged));
+    tokio::spawn(lanes.keep_runs(news));
     Some(landed)
+}
+
+/// Tells the background upkeep of a commit that has just landed, if it is its turn.
+///
+/// The commit that makes the tail so long is one writer's, so of all that write to a store one
+/// begins to merge.
+pub(crate) fn tell(landed: &watch::Sender<usize>, tail: usize) {
+    let beyond = tail.checked_sub(TAIL_COMMITS_BACKGROUND);
+    if beyond.is_some_and(|beyond| beyond % TAIL_COMMITS_AGAIN == 0) {
+        landed.send_replace(tail);
+    }
 }
 
 #[derive(Clone)]
@@ -176,34 +187,30 @@ struct Lanes {
     log: Log,
     env: Env,
     writer: WeakWriter,
-    /// How many commits the tail of the log has.
-    tail: watch::Receiver<usize>,
 }
 
 impl Lanes {
-    /// Merges the tail whenever it has `begin` commits, and writes checkpoints.
-    async fn keep_tail(mut self, begin: usize) {
-        while self.tail.wait_for(|tail| *tail >= begin).await.is_ok() {
-            self.tail.mark_unchanged();
+    /// Merges the tail whenever it is told to, and writes checkpoints.
+    async fn keep_tail(self, mut tail: watch::Receiver<usize>, merged: watch::Sender<()>) {
+        while tail.changed().await.is_ok() {
             let Some(upkeep) = self.upkeep() else { return };
             let mut done = Maintained::default();
             let step = async {
-                upkeep.merge(MergeScope::Tail(begin), &mut done).await?;
+                upkeep.merge(MergeScope::Tail(TAIL_COMMITS_BACKGROUND / 2), &mut done).await?;
                 upkeep.checkpoint(CHECKPOINT_COMMITS, &mut done).await
             };
             if let Err(error) = step.await {
                 tracing::warn!(%error, "merging the tail of the log failed; it is tried again");
-                if self.tail.changed().await.is_err() {
-                    return;
-                }
+            } else if done.merges > 0 {
+                merged.send_replace(());
             }
         }
     }
 
-    /// Merges runs and lets go of what has expired, after each change of the tail.
-    async fn keep_runs(mut self) {
+    /// Merges runs and lets go of what has expired, after each merge of the tail.
+    async fn keep_runs(self, mut news: watch::Receiver<()>) {
         let mut looked = self.env.clock.monotonic();
-        while self.tail.changed().await.is_ok() {
+        while news.changed().await.is_ok() {
             let Some(upkeep) = self.upkeep() else { return };
             let mut done = Maintained::default();
             let now = self.env.clock.monotonic();
