@@ -250,6 +250,31 @@ expect 3 sql 'SELEC 1'
 terms=$(printf '1+%.0s' {1..20000})
 expect 10 sql "SELECT ${terms}1"
 
+# --- fsck ----------------------------------------------------------------------------------------
+expect 0 fsck
+has out 'nothing is damaged'
+expect 0 fsck --deep
+has out 'every byte'
+expect 0 --json fsck
+has out '"intact":true'
+expect 4 --store missing fsck
+has err 'init'
+expect 4 --store empty fsck
+cp -r store broken
+file=$(find broken/series -name '*.parquet' | sort | head -1)
+truncate -s -1 "$file"
+: >broken/_oplog/_delta_log/00000000000000000001.json
+expect 8 --store broken ls
+expect 8 --store broken fsck
+has out "${file#broken/}"
+has out '00000000000000000001.json'
+has out 'restore it from a backup'
+has err 'damaged'
+expect 8 --json --store broken fsck --deep
+has out '"intact":false'
+has out '"remedy":"restore it from a backup"'
+has err '"kind":"corruption"'
+
 # --- a bucket -------------------------------------------------------------------------------------
 touch server.env
 "$server" --port 0 >server.env &

@@ -12,12 +12,15 @@
 //! | `plans` | what do plans look like, and what do they open? |
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
+//! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod fsck;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]

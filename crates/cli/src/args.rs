@@ -89,6 +89,16 @@ pub(crate) enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Check all that is stored, also if it is too damaged to be opened; nothing is written
+    ///
+    /// The log is read and checked whole; of data files it is checked that each is there and has
+    /// its size. All damage is told, each with the object, the series, the versions, what is wrong
+    /// and what to do; the exit code is 8 if there is any. Objects that nothing names are no damage.
+    Fsck {
+        /// Read every byte of the data files too
+        #[arg(long)]
+        deep: bool,
+    },
     /// Make a directory, with its parents
     Mkdir {
         /// The path
@@ -142,7 +152,11 @@ impl Command {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())
             }
-            Self::Ls { .. } | Self::Describe { .. } | Self::Log { .. } | Self::Stats => false,
+            Self::Ls { .. }
+            | Self::Describe { .. }
+            | Self::Log { .. }
+            | Self::Stats
+            | Self::Fsck { .. } => false,
         }
     }
 }

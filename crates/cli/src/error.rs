@@ -53,6 +53,9 @@ pub(crate) enum Error {
     /// The runtime cannot start.
     #[error("the program cannot start its threads")]
     Runtime { source: io::Error },
+    /// A check found damage, which has been told.
+    #[error("{count} {} damaged", if *.count == 1 { "thing is" } else { "things are" })]
+    Damaged { count: usize },
     /// Ctrl-C.
     #[error("interrupted{}", if *.writing { "; what was under way may be stored or not, see `tidelog log`" } else { "" })]
     Interrupted { writing: bool },
@@ -94,6 +97,7 @@ impl Error {
             }
             Self::NoStore { .. } => ErrorKind::NotFound,
             Self::Exists { .. } => ErrorKind::AlreadyExists,
+            Self::Damaged { .. } => ErrorKind::Corruption,
             Self::Internal { .. } => ErrorKind::Internal,
         })
     }

@@ -25,6 +25,15 @@ pub(crate) fn rows() -> ProgressBar {
     bar
 }
 
+/// A bar over `parts` of the log that are checked.
+pub(crate) fn parts(parts: u64) -> ProgressBar {
+    let bar = ProgressBar::new(parts);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} log parts  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// Thousands apart, for people.
 pub(crate) fn grouped(number: u64) -> String {
     indicatif::HumanCount(number).to_string()

@@ -46,6 +46,11 @@ impl Pointer {
         self.parts.is_none().then_some(CommitVersion::new(self.version))
     }
 
+    /// Whether this is the size of a checkpoint with so many actions.
+    pub(crate) fn names(&self, actions: usize) -> bool {
+        i64::try_from(actions) == Ok(self.size)
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
@@ -56,6 +61,13 @@ impl Pointer {
 pub(crate) struct Checkpoint {
     pub(crate) table: Table,
     pub(crate) parts: Vec<Arc<Part>>,
+}
+
+impl Checkpoint {
+    /// How many actions it consists of: protocol, metadata and one for each part.
+    pub(crate) fn action_count(&self) -> usize {
+        2 + self.parts.len()
+    }
 }
 
 /// The bytes of a checkpoint, and of the pointer to it.

@@ -25,6 +25,29 @@ impl Hash128 {
     }
 }
 
+/// The hash of bytes that come piece by piece.
+#[derive(Default)]
+pub struct Hasher128(XxHash3_128);
+
+impl Hasher128 {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The hash of all bytes so far.
+    #[must_use]
+    pub fn finish(&self) -> Hash128 {
+        Hash128(self.0.finish_128())
+    }
+}
+
+impl fmt::Debug for Hasher128 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hasher128({})", self.finish())
+    }
+}
+
 impl fmt::Display for Hash128 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
@@ -42,5 +65,21 @@ impl FromStr for Hash128 {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_the_hash_of_the_whole() {
+        let bytes: Vec<u8> = (0..70_000_u32).map(|i| i.to_le_bytes()[0] ^ 0x5a).collect();
+        for step in [1, 7, 240, 241, 1024, 69_999, 70_000] {
+            let mut hasher = Hasher128::default();
+            bytes.chunks(step).for_each(|piece| hasher.update(piece));
+            assert_eq!(hasher.finish(), Hash128::of(&bytes), "{step}");
+        }
+        assert_eq!(Hasher128::default().finish(), Hash128::of(b""));
     }
 }

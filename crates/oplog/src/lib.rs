@@ -21,6 +21,7 @@
 //! What a row *means* for reads and writes (numbering, conflicts, files) is not here but in the
 //! store crate; this one owns `deltalake` and the encoding.
 
+pub mod check;
 pub mod column_stats;
 pub mod error;
 pub mod hash;
@@ -37,14 +38,16 @@ mod decode;
 mod encode;
 mod fetch;
 mod inline;
+mod live_parts;
 mod open;
 mod part;
 mod schema;
 mod state;
 
+pub use check::{CheckedPart, Finding, LogCheck, PartRole};
 pub use column_stats::{ColumnStats, StatValue};
 pub use error::Error;
-pub use hash::Hash128;
+pub use hash::{Hash128, Hasher128};
 pub use log::{CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
 pub use row::{

@@ -128,6 +128,12 @@ impl Part {
         &self.add
     }
 
+    /// Whether both are told in the same words.
+    pub(crate) fn has_same_add(&self, other: &Self) -> bool {
+        let words = |part: &Self| serde_json::to_value(part.add()).unwrap_or_default();
+        words(self) == words(other)
+    }
+
     /// Reads an `add` action.
     pub(crate) fn from_add(add: Add) -> Result<Self, String> {
         let tag = |name: &str| add.tags.as_ref()?.get(name)?.as_deref();
@@ -226,7 +232,7 @@ pub(crate) fn families(rows: &[Row]) -> String {
     families.join(",")
 }
 
-fn family(row: &Row) -> &'static str {
+pub(crate) fn family(row: &Row) -> &'static str {
     match row {
         Row::Tree(_) => "tree",
         Row::Store(_) => "store",

@@ -1,6 +1,5 @@
 //! The state of the log after one commit, as immutable data that clones cheaply.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rpds::{HashTrieMapSync, VectorSync};
@@ -8,6 +7,7 @@ use tidelog_core::{CommitVersion, NodeId, WriteTime};
 
 use crate::commit::{Commit, Table};
 use crate::error::Error;
+use crate::live_parts::LiveParts;
 use crate::part::Part;
 use crate::row::{EntryType, Row, TreeOp, TreeRow};
 use crate::series::SeriesState;
@@ -27,10 +27,7 @@ struct State {
     table: Option<Arc<Table>>,
     tree: Tree,
     history: VectorSync<Arc<TreeRow>>,
-    /// In the order of their commits. The parts of a run stand together, in the order of its rows.
-    parts: VectorSync<Arc<Part>>,
-    /// How many of the parts, counted from the end, upkeep has not merged yet.
-    tail: usize,
+    parts: LiveParts,
     /// Series whose rows somebody asked for. Filling it in changes no answer, only its cost.
     series: Mutex<LoadedSeries>,
 }
@@ -45,8 +42,7 @@ impl Snapshot {
             table: None,
             tree: Tree::default(),
             history: VectorSync::new_sync(),
-            parts: VectorSync::new_sync(),
-            tail: 0,
+            parts: LiveParts::default(),
             series: Mutex::new(LoadedSeries::new_sync()),
         }))
     }
@@ -56,12 +52,10 @@ impl Snapshot {
     pub(crate) fn from_checkpoint(
         record: &Commit,
         table: Table,
-        mut parts: Vec<Arc<Part>>,
+        parts: Vec<Arc<Part>>,
         mut rows: Vec<Row>,
     ) -> Result<Self, Error> {
         let fail = |reason: String| Error::Inconsistent { commit: record.version, reason };
-        // Another tool may have written the checkpoint, in another order.
-        put_in_order(&mut parts);
         rows.sort_by_key(Row::commit);
         let mut state = State {
             head: Some(record.version),
@@ -70,8 +64,7 @@ impl Snapshot {
             table: Some(Arc::new(table)),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
-            tail: count_tail(parts.iter()),
-            parts: parts.into_iter().collect::<VectorSync<_>>(),
+            parts: LiveParts::in_order(parts),
             series: Mutex::default(),
         };
         let mut none = LoadedSeries::new_sync();
@@ -91,7 +84,7 @@ impl Snapshot {
     /// How many commits stand at the end of the log that upkeep has not merged yet.
     #[must_use]
     pub fn tail_length(&self) -> usize {
-        self.0.tail
+        self.0.parts.tail_length()
     }
 
     /// The newest commit inside.
@@ -188,7 +181,6 @@ impl Snapshot {
         if commit.version != self.next_commit() {
             return Err(fail(format!("commit {} was expected", self.next_commit())));
         }
-        let (parts, tail) = self.parts_after(commit).map_err(&fail)?;
         let mut next = State {
             head: Some(commit.version),
             last_write: self.0.last_write.max(commit.last_write),
@@ -196,8 +188,7 @@ impl Snapshot {
             table: self.0.table.clone().or_else(|| commit.table.clone().map(Arc::new)),
             tree: self.0.tree.clone(),
             history: self.0.history.clone(),
-            parts,
-            tail,
+            parts: self.0.parts.after(commit).map_err(&fail)?,
             series: Mutex::new(LoadedSeries::new_sync()),
         };
         let mut series = loaded;
@@ -207,69 +198,6 @@ impl Snapshot {
         next.series = Mutex::new(series);
         Ok(Self(Arc::new(next)))
     }
-
-    /// The parts after `commit`, and how many of them at the end are not merged.
-    ///
-    /// Merged parts take the place of those that they replace, whose rows they must hold.
-    fn parts_after(&self, commit: &Commit) -> Result<(VectorSync<Arc<Part>>, usize), String> {
-        let (merged, new): (Vec<_>, Vec<_>) =
-            commit.parts.iter().map(|part| Arc::new(part.clone())).partition(|p| p.is_merged());
-        let mut parts = self.0.parts.clone();
-        let mut tail = self.0.tail;
-        if !commit.removed.is_empty() || !merged.is_empty() {
-            parts = self.replaced(&commit.removed, merged)?;
-            tail = count_tail(parts.iter());
-        }
-        tail += new.len();
-        new.into_iter().for_each(|part| parts.push_back_mut(part));
-        Ok((parts, tail))
-    }
-
-    fn replaced(
-        &self,
-        removed: &[String],
-        merged: Vec<Arc<Part>>,
-    ) -> Result<VectorSync<Arc<Part>>, String> {
-        let mut going: HashSet<&str> = removed.iter().map(String::as_str).collect();
-        let rows_in: u64 = merged.iter().map(|part| part.rows).sum();
-        let mut rows_out = 0;
-        let mut merged = Some(merged);
-        let mut parts = VectorSync::new_sync();
-        for part in &self.0.parts {
-            if !going.remove(part.object.as_str()) {
-                parts.push_back_mut(Arc::clone(part));
-                continue;
-            }
-            rows_out += part.rows;
-            for part in merged.take().unwrap_or_default() {
-                parts.push_back_mut(part);
-            }
-        }
-        if let Some(missing) = going.iter().next() {
-            return Err(format!("it replaces {missing:?}, which is no part of the log"));
-        }
-        if rows_in != rows_out || merged.is_some_and(|parts| !parts.is_empty()) {
-            return Err(format!("it replaces parts with {rows_out} rows by some with {rows_in}"));
-        }
-        Ok(parts)
-    }
-}
-
-/// Runs, and parts that are in none, by their commits; the parts of a run by their places.
-fn put_in_order(parts: &mut [Arc<Part>]) {
-    let mut begins: HashMap<String, CommitVersion> = HashMap::new();
-    for part in parts.iter() {
-        if let Some(run) = &part.run {
-            let begin = begins.entry(run.clone()).or_insert(part.commits.0);
-            *begin = part.commits.0.min(*begin);
-        }
-    }
-    let begin = |part: &Part| part.run.as_ref().and_then(|run| begins.get(run)).copied();
-    parts.sort_by_key(|part| (begin(part).unwrap_or(part.commits.0), part.place));
-}
-
-fn count_tail<'a>(parts: impl DoubleEndedIterator<Item = &'a Arc<Part>>) -> usize {
-    parts.rev().take_while(|part| part.run.is_none()).count()
 }
 
 fn apply(

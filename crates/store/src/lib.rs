@@ -10,6 +10,7 @@
 //! | [`series_schema`] | which column is time, which are keys |
 //! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
+//! | [`fsck`](mod@fsck) | checks of all that is stored |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
 //!
@@ -26,6 +27,7 @@ pub mod append;
 pub mod engine;
 pub mod error;
 pub mod file_reader;
+pub mod fsck;
 pub mod pages;
 pub mod series_schema;
 pub mod upkeep;
@@ -41,6 +43,7 @@ pub use append::{Append, AppendResults};
 pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, schema_of};
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};
+pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
 pub use upkeep::{Maintained, UpkeepMode};
 pub use view::SeriesView;

@@ -44,6 +44,9 @@ pub use tidelog_core::{
     AsOf, ErrorKind, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
     WriteTime,
 };
-pub use tidelog_oplog::{EntryType, FileOrder, SeriesOptions};
+pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
-pub use tidelog_store::{AppendReceipt, Durability, Maintained, UpkeepMode};
+pub use tidelog_store::{
+    AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Orphan,
+    UpkeepMode,
+};

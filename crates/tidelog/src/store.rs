@@ -13,7 +13,7 @@ use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{Location, StorageOptions, location};
-use tidelog_store::{Engine, EngineOptions, Maintained, UpkeepMode};
+use tidelog_store::{Engine, EngineOptions, FsckOptions, FsckReport, Maintained, UpkeepMode, fsck};
 
 use crate::directory::WorkingDirectory;
 use crate::error::Result;
@@ -168,6 +168,26 @@ impl StoreBuilder {
             opened => opened?,
         };
         self.finish(engine)
+    }
+
+    /// Checks all that is stored, also if it is too damaged to be opened, and writes nothing: the
+    /// log, the versions of each series, and that every data file is there with its size; if `deep`,
+    /// every byte of it. Writers may go on meanwhile.
+    ///
+    /// # Errors
+    /// If there is no store, its format is newer, or it cannot be read. Damage is no error: it is in
+    /// the report.
+    pub async fn fsck(self, deep: bool) -> Result<FsckReport> {
+        self.fsck_with_options(&FsckOptions::default().with_deep(deep)).await
+    }
+
+    /// Checks all that is stored, with options.
+    ///
+    /// # Errors
+    /// As [`fsck`](Self::fsck).
+    pub async fn fsck_with_options(self, options: &FsckOptions) -> Result<FsckReport> {
+        let place = self.place(Location::open)?;
+        Ok(fsck(place, &self.env, options).await?)
     }
 
     fn place(

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod append;
+mod fsck;
 mod log;
 mod query;
 mod store;
@@ -26,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Mv { from, to } => tree::mv(globals, &from, &to).await,
         Command::Rm { recursive, path } => tree::rm(globals, &path, recursive).await,
         Command::Log { path } => log::log(globals, path.as_deref()).await,
+        Command::Fsck { deep } => fsck::fsck(globals, deep).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
@@ -65,14 +67,18 @@ fn is_remote(location: &str) -> bool {
 
 async fn open(globals: &Globals) -> Result<Store> {
     let location = location(globals)?;
-    let opened = builder(globals)?.open().await.map_err(|error| match error.kind() {
+    let opened = builder(globals)?.open().await.map_err(|error| no_store(error, location))?;
+    tracing::info!(location, "opened");
+    Ok(opened)
+}
+
+fn no_store(error: tidelog::Error, location: &str) -> Error {
+    match error.kind() {
         ErrorKind::NotFound if !is_remote(location) => {
             Error::NoStore { location: location.to_owned() }
         }
         _ => error.into(),
-    })?;
-    tracing::info!(location, "opened");
-    Ok(opened)
+    }
 }
 
 /// One step of upkeep, if the log needs it, after a write has been acknowledged. The write stands
