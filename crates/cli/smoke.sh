@@ -275,6 +275,30 @@ has out '"intact":false'
 has out '"remedy":"restore it from a backup"'
 has err '"kind":"corruption"'
 
+# --- following -----------------------------------------------------------------------------------
+# interrupted SECONDS ARGS…: runs the program, presses Ctrl-C, checks that it ends as interrupted.
+interrupted() {
+    timeout -s INT --preserve-status "$1" "$program" "${@:2}" >out 2>err
+    local found=$?
+    checks=$((checks + 1))
+    [ "$found" -eq 130 ] || fail "tidelog ${*:2}: exit code $found, expected 130"
+}
+interrupted 2 log '/weather/*' --follow --since 0
+has out '/weather/nyc.series  append v1, 26,115 rows'
+interrupted 2 --json log /s --follow --since 0
+has out '"path":"/s","rows":2'
+(sleep 1 && "$program" series append /s one.csv >append.out 2>&1) &
+interrupted 4 log --follow
+wait
+has out '/s  append v'
+checks=$((checks + 1))
+[ "$(wc -l <out)" -eq 1 ] || fail 'what was there before is not told'
+expect 4 log --follow --since 99999
+has err 'its newest is'
+expect 3 log --follow /weather
+expect 2 log --since 3
+expect 2 log --follow --since -1
+
 # --- a bucket -------------------------------------------------------------------------------------
 touch server.env
 "$server" --port 0 >server.env &

@@ -13,10 +13,13 @@
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
+//! | `changes` | is every version told once, as it lands? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod changes;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tidelog::TimeUnit;
+use tidelog::{CommitVersion, TimeUnit};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -42,7 +42,7 @@ pub(crate) struct Globals {
     /// arguments: put secrets into the environment, such as AWS_SECRET_ACCESS_KEY
     #[arg(long = "storage-option", global = true, help_heading = GLOBAL, value_name = "NAME=VALUE")]
     pub(crate) storage_options: Vec<String>,
-    /// Print JSON: one document, or for `series query` and `sql` one object a line
+    /// Print JSON: one document, or for `series query`, `sql` and `log --follow` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     /// Memory that queries may use, such as 512MB; what needs more spills to disk [default: no
@@ -73,10 +73,7 @@ pub(crate) enum Command {
         path: String,
     },
     /// Show all operations of the store, or the versions of one series; newest last
-    Log {
-        /// A series
-        path: Option<String>,
-    },
+    Log(LogArgs),
     /// Count what is in the store
     Stats,
     /// Keep the log short: merge it, write a checkpoint, delete what nobody can want any more
@@ -154,11 +151,23 @@ impl Command {
             }
             Self::Ls { .. }
             | Self::Describe { .. }
-            | Self::Log { .. }
+            | Self::Log(_)
             | Self::Stats
             | Self::Fsck { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// A series; with --follow also a glob such as '/sensors/**'
+    pub(crate) path: Option<String>,
+    /// Show versions as they land, one a line, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin after this commit instead of now; 0 stands for the beginning of the store
+    #[arg(long, value_name = "COMMIT", requires = "follow", value_parser = parse_commit)]
+    pub(crate) since: Option<CommitVersion>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -284,6 +293,11 @@ pub(crate) enum OutputFormat {
     Parquet,
     /// Arrow IPC: the file format to a file, the stream format to a pipe
     Arrow,
+}
+
+fn parse_commit(text: &str) -> Result<CommitVersion, String> {
+    let number = text.parse().ok().filter(|number| *number >= 0).map(CommitVersion::new);
+    number.ok_or_else(|| format!("{text:?} is not the number of a commit, such as `log` shows"))
 }
 
 fn parse_unit(text: &str) -> Result<TimeUnit, String> {

@@ -57,6 +57,16 @@ pub enum Error {
         /// The object.
         object: String,
     },
+    /// A commit that is not there yet.
+    #[error(
+        "the log has no commit {commit} yet, its newest is {head}; name that or an earlier one"
+    )]
+    NoCommit {
+        /// The commit.
+        commit: CommitVersion,
+        /// The newest that there is.
+        head: CommitVersion,
+    },
     /// Rows contradict one another.
     #[error("commit {commit} of the log contradicts what came before it: {reason}")]
     Inconsistent {
@@ -104,7 +114,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotAStore => ErrorKind::NotFound,
+            Self::NotAStore | Self::NoCommit { .. } => ErrorKind::NotFound,
             Self::AlreadyAStore => ErrorKind::AlreadyExists,
             Self::NewerFormat { .. } => ErrorKind::Unsupported,
             Self::DamagedCommit { .. }

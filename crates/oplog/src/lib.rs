@@ -24,6 +24,7 @@
 pub mod check;
 pub mod column_stats;
 pub mod error;
+pub mod follow;
 pub mod hash;
 pub mod log;
 pub mod options;
@@ -47,6 +48,7 @@ mod state;
 pub use check::{CheckedPart, Finding, LogCheck, PartRole};
 pub use column_stats::{ColumnStats, StatValue};
 pub use error::Error;
+pub use follow::{Followed, Follower};
 pub use hash::{Hash128, Hasher128};
 pub use log::{CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};

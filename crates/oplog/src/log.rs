@@ -75,18 +75,18 @@ struct Current {
 
 /// A moment by two clocks: one that no user sets, one that runs while the machine sleeps.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+pub(crate) struct Moment {
     monotonic: Duration,
     wall: WriteTime,
 }
 
 impl Moment {
-    fn now(env: &Env) -> Self {
+    pub(crate) fn now(env: &Env) -> Self {
         Self { monotonic: env.clock.monotonic(), wall: env.clock.now() }
     }
 
     /// Time passed, by the clock that says more.
-    fn until(&self, later: Self) -> Duration {
+    pub(crate) fn until(&self, later: Self) -> Duration {
         let wall = later.wall.micros().saturating_sub(self.wall.micros());
         let wall = Duration::from_micros(u64::try_from(wall).unwrap_or_default());
         later.monotonic.saturating_sub(self.monotonic).max(wall)

@@ -10,6 +10,7 @@
 //! | [`series_schema`] | which column is time, which are keys |
 //! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
+//! | [`changes`] | versions as they land |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
@@ -24,6 +25,7 @@
 //! What is *not* here: plans, SQL and merging for reads (the query crate).
 
 pub mod append;
+pub mod changes;
 pub mod engine;
 pub mod error;
 pub mod file_reader;
@@ -40,6 +42,7 @@ mod pace;
 mod prepare;
 
 pub use append::{Append, AppendResults};
+pub use changes::FollowOptions;
 pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, schema_of};
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};

@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod changes;
 pub mod directory;
 pub mod error;
 pub mod store;
@@ -35,14 +36,15 @@ pub use arrow;
 pub use tidelog_query::datafusion;
 pub use tidelog_storage::object_store;
 
+pub use changes::{Change, ChangeOptions, ChangeStream};
 pub use directory::{AppendResults, SeriesAppend, SeriesExt, WorkingDirectory};
 pub use error::{Error, Result};
 pub use store::{Entry, SeriesDescription, Store, StoreBuilder, StoreStatistics, VersionInfo};
 pub use stream::{SeriesStream, SqlStream};
 pub use tidelog_core::env::{Clock, Env, Randomness};
 pub use tidelog_core::{
-    AsOf, ErrorKind, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
-    WriteTime,
+    AsOf, CommitVersion, ErrorKind, EventTime, NodeId, PathPattern, TimeRange, TimeUnit,
+    TransactionId, TreePath, Version, WriteTime,
 };
 pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};

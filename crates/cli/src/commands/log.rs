@@ -6,13 +6,15 @@ use arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     TimestampNanosecondArray, UInt64Array,
 };
-use futures::stream;
-use tidelog::{SqlPolicy, TimeRange, VersionInfo};
+use futures::{TryStreamExt, stream};
+use serde_json::{Value, json};
+use tidelog::{Change, ChangeOptions, SqlPolicy, TimeRange, VersionInfo};
 
-use crate::args::Globals;
-use crate::commands::{open, tree_path};
+use crate::args::{Globals, LogArgs};
+use crate::commands::{open, range_json, range_words, tree_path};
 use crate::error::{Error, Result};
 use crate::output;
+use crate::progress::grouped;
 
 /// All that was done to the tree and to series, in the order of the log.
 const OPERATIONS: &str = "
@@ -25,9 +27,12 @@ const OPERATIONS: &str = "
     FROM tidelog.versions
     ORDER BY timestamp";
 
-pub(super) async fn log(globals: &Globals, path: Option<&str>) -> Result<()> {
+pub(super) async fn log(globals: &Globals, args: &LogArgs) -> Result<()> {
+    if args.follow {
+        return follow(globals, args).await;
+    }
     let store = open(globals).await?;
-    let Some(path) = path else {
+    let Some(path) = &args.path else {
         let rows = store.sql_with_policy(OPERATIONS, SqlPolicy::Restricted).await?;
         let schema = rows.schema();
         return output::write_listing(rows, schema, globals.json).await;
@@ -35,6 +40,51 @@ pub(super) async fn log(globals: &Globals, path: Option<&str>) -> Result<()> {
     let batch = batch(&store.versions(tree_path(path)).await?)?;
     let schema = batch.schema();
     output::write_listing(stream::iter([Ok(batch)]), schema, globals.json).await
+}
+
+/// Shows versions as they land; ends with an error, or when the program does.
+async fn follow(globals: &Globals, args: &LogArgs) -> Result<()> {
+    let mut options = ChangeOptions::default();
+    if let Some(path) = &args.path {
+        options = options.with_path(tree_path(path));
+    }
+    if let Some(commit) = args.since {
+        options = options.with_since(commit);
+    }
+    let mut changes = open(globals).await?.changes(options).await?;
+    while let Some(change) = changes.try_next().await? {
+        let line =
+            if globals.json { change_json(&change).to_string() } else { change_words(&change) };
+        output::print(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+fn change_words(change: &Change) -> String {
+    let rows = if change.rows == 1 { "row" } else { "rows" };
+    format!(
+        "{}  commit {}  {}  {} {}, {} {rows}  {}",
+        change.write_time,
+        change.commit,
+        change.path,
+        change.operation,
+        change.version,
+        grouped(change.rows),
+        range_words(change.range)
+    )
+}
+
+fn change_json(change: &Change) -> Value {
+    json!({
+        "path": change.path.as_str(),
+        "node": change.node.to_string(),
+        "version": change.version.number(),
+        "op": change.operation,
+        "timestamp": change.write_time.to_string(),
+        "rows": change.rows,
+        "event_times": range_json(change.range),
+        "commit": change.commit.number(),
+    })
 }
 
 fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {

@@ -26,7 +26,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Mkdir { path } => tree::mkdir(globals, &path).await,
         Command::Mv { from, to } => tree::mv(globals, &from, &to).await,
         Command::Rm { recursive, path } => tree::rm(globals, &path, recursive).await,
-        Command::Log { path } => log::log(globals, path.as_deref()).await,
+        Command::Log(args) => log::log(globals, &args).await,
         Command::Fsck { deep } => fsck::fsck(globals, deep).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
