@@ -14,6 +14,7 @@
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `changes` | is every version told once, as it lands? |
+//! | `staleness` | does a handle that may be stale ask for the head only when it must? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
@@ -38,6 +39,8 @@ mod plans;
 mod processes;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod staleness;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
