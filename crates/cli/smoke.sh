@@ -17,7 +17,7 @@ end() {
 }
 trap end EXIT
 cd "$work" || exit 1
-unset TIDELOG_STORE RUST_LOG
+unset TIDELOG_STORE TIDELOG_MODE RUST_LOG
 checks=0
 failures=0
 
@@ -298,6 +298,21 @@ has err 'its newest is'
 expect 3 log --follow /weather
 expect 2 log --since 3
 expect 2 log --follow --since -1
+
+# --- modes ---------------------------------------------------------------------------------------
+expect 0 --mode shared ls
+expect 7 --mode exclusive ls
+has err 'write-ahead log'
+expect 7 --mode exclusive --store unmade init
+expect 7 --mode exclusive demo unmade
+expect 7 --mode exclusive fsck
+checks=$((checks + 1))
+[ ! -e unmade ] || fail 'a mode that is refused must not write'
+expect 2 --mode both ls
+export TIDELOG_MODE=exclusive
+expect 7 stats
+expect 0 --mode shared stats
+unset TIDELOG_MODE
 
 # --- a bucket -------------------------------------------------------------------------------------
 touch server.env

@@ -49,9 +49,24 @@ pub(crate) struct Globals {
     /// limit]
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory: Option<usize>,
+    /// Who may write to the store meanwhile
+    #[arg(
+        long, global = true, help_heading = GLOBAL, env = "TIDELOG_MODE", value_enum,
+        default_value_t = Mode::Shared, value_name = "MODE"
+    )]
+    pub(crate) mode: Mode,
     /// Trace what is done, to stderr (RUST_LOG says more precisely what)
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
+}
+
+/// Who may write to a store while a command works on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Any number of processes
+    Shared,
+    /// This one alone, through a write-ahead log; not in this build
+    Exclusive,
 }
 
 #[derive(Debug, Subcommand)]

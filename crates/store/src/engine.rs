@@ -13,6 +13,30 @@ use crate::file_reader::FileReaders;
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
 
+/// Who may write to a store while a handle is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Any number of processes; an append is durable by its commit.
+    #[default]
+    Shared,
+    /// This handle alone; an append is durable by a write-ahead log. Not in this build.
+    Exclusive,
+}
+
+impl Mode {
+    /// Checks that this build has the mode.
+    ///
+    /// # Errors
+    /// [`Error::NoExclusiveMode`] if it has not.
+    pub fn check(self) -> Result<(), Error> {
+        match self {
+            Self::Shared => Ok(()),
+            Self::Exclusive => Err(Error::NoExclusiveMode),
+        }
+    }
+}
+
 /// Numbers that a store can be opened with.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

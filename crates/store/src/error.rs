@@ -184,6 +184,12 @@ pub enum Error {
     /// The place cannot hold a store.
     #[error(transparent)]
     Storage(Arc<tidelog_storage::Error>),
+    /// A mode that this build does not have.
+    #[error(
+        "this build cannot open a store in exclusive mode, which comes with the write-ahead log; \
+         open it in shared mode (`--mode shared`)"
+    )]
+    NoExclusiveMode,
     /// The handle's background task is gone, as when its runtime was shut down.
     #[error("the store's writer has stopped with its runtime; open the store again")]
     Closed,
@@ -202,6 +208,7 @@ impl Error {
             Self::Store { source, .. } => kind_of(source),
             Self::Log(error) => error.kind(),
             Self::Storage(error) => error.kind(),
+            Self::NoExclusiveMode => ErrorKind::Unsupported,
             Self::Closed => ErrorKind::Unavailable,
             _ => ErrorKind::InvalidInput,
         }

@@ -43,7 +43,7 @@ mod prepare;
 
 pub use append::{Append, AppendResults};
 pub use changes::FollowOptions;
-pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, schema_of};
+pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, Mode, schema_of};
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};

@@ -13,7 +13,9 @@ use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{Location, StorageOptions, location};
-use tidelog_store::{Engine, EngineOptions, FsckOptions, FsckReport, Maintained, UpkeepMode, fsck};
+use tidelog_store::{
+    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, UpkeepMode, fsck,
+};
 
 use crate::directory::WorkingDirectory;
 use crate::error::Result;
@@ -32,6 +34,7 @@ pub struct StoreBuilder {
     storage: StorageOptions,
     object_store: Option<Arc<dyn ObjectStore>>,
     env: Env,
+    mode: Mode,
     engine: EngineOptions,
     queries: QueryOptions,
 }
@@ -57,6 +60,7 @@ impl StoreBuilder {
             storage: StorageOptions::new(),
             object_store: None,
             env: Env::default(),
+            mode: Mode::default(),
             engine: EngineOptions::default(),
             queries: QueryOptions::default(),
         }
@@ -81,6 +85,13 @@ impl StoreBuilder {
     /// Takes clock and randomness from here. Default: the machine's.
     pub fn with_env(mut self, env: Env) -> Self {
         self.env = env;
+        self
+    }
+
+    /// Says who may write to the store while the handle is open. Default: [`Mode::Shared`], the only
+    /// one that this build has; another is refused when the store is opened.
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -198,6 +209,7 @@ impl StoreBuilder {
             &Env,
         ) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
     ) -> Result<Arc<dyn ObjectStore>> {
+        self.mode.check()?;
         if let Some(store) = &self.object_store {
             return Ok(Arc::clone(store));
         }
@@ -523,6 +535,26 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mode_that_this_build_has_not_is_refused_before_anything_is_touched() {
+        let directory = std::env::temp_dir().join("tidelog-that-is-never-made");
+        let builder = |mode| Store::builder(directory.display().to_string()).with_mode(mode);
+        for refused in [
+            builder(Mode::Exclusive).open().await.err(),
+            builder(Mode::Exclusive).create().await.err(),
+            builder(Mode::Exclusive).open_or_create().await.err(),
+            builder(Mode::Exclusive).fsck(false).await.err(),
+        ] {
+            let refused = refused.unwrap();
+            assert_eq!(refused.kind(), ErrorKind::Unsupported);
+            assert!(refused.to_string().contains("write-ahead log"), "{refused}");
+        }
+        assert!(!directory.exists());
+        let shared = builder(Mode::Shared).open().await.err().unwrap();
+        assert_eq!(shared.kind(), ErrorKind::NotFound);
+        assert_eq!(Mode::default(), Mode::Shared);
+    }
 
     #[test]
     fn handles_are_cheap_to_clone_and_shared_between_threads() {

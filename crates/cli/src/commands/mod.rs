@@ -9,7 +9,7 @@ mod tree;
 
 use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
 
-use crate::args::{Cli, Command, CreateArgs, Globals, SeriesCommand};
+use crate::args::{Cli, Command, CreateArgs, Globals, Mode, SeriesCommand};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::output;
@@ -32,7 +32,10 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
         Command::Sql { statement, output } => query::sql(globals, statement, &output).await,
-        Command::Demo { dir } => demo::run(&dir, globals.json).await,
+        Command::Demo { dir } => {
+            let builder = Store::builder(&dir).with_mode(mode(globals));
+            demo::run(builder, &dir, globals.json).await
+        }
     }
 }
 
@@ -46,7 +49,9 @@ fn location(globals: &Globals) -> Result<&str> {
 /// How to open or make the store.
 fn builder(globals: &Globals) -> Result<StoreBuilder> {
     // A command ends before a background task would have begun.
-    let mut builder = Store::builder(location(globals)?).with_upkeep(UpkeepMode::OnRequest);
+    let mut builder = Store::builder(location(globals)?)
+        .with_mode(mode(globals))
+        .with_upkeep(UpkeepMode::OnRequest);
     for option in &globals.storage_options {
         // The option is not repeated: its value may be a secret.
         let (name, value) = option
@@ -58,6 +63,13 @@ fn builder(globals: &Globals) -> Result<StoreBuilder> {
         builder = builder.with_memory_bytes_max(bytes);
     }
     Ok(builder)
+}
+
+fn mode(globals: &Globals) -> tidelog::Mode {
+    match globals.mode {
+        Mode::Shared => tidelog::Mode::Shared,
+        Mode::Exclusive => tidelog::Mode::Exclusive,
+    }
 }
 
 /// Whether the store is named by a bucket's URL: there more can be missing than the store.

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use serde_json::json;
 use tidelog::{
     AsOf, ErrorKind, EventTime, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
-    TimeRange, Version, WorkingDirectory,
+    StoreBuilder, TimeRange, Version, WorkingDirectory,
 };
 
 use crate::demo::data::Weather;
@@ -42,10 +42,10 @@ GROUP BY date_trunc('day', time_hour) ORDER BY date_trunc('day', time_hour)"#;
 const PRUNED_SQL: &str = r#"EXPLAIN SELECT * FROM "/weather/nyc.series"
 WHERE time_hour BETWEEN '2013-07-04T00:00:00Z' AND '2013-07-06T23:59:59Z'"#;
 
-/// Makes a store in `dir` and tells the story.
-pub(crate) async fn run(dir: &str, json: bool) -> Result<()> {
+/// Makes a store in `dir`, as `builder` says, and tells the story.
+pub(crate) async fn run(builder: StoreBuilder, dir: &str, json: bool) -> Result<()> {
     let mut story = Story::new(json);
-    let store = create(dir, &mut story).await?;
+    let store = create(builder, dir, &mut story).await?;
     let weather = Weather::load()?;
     let root = store.root();
     create_series(&root, &mut story).await?;
@@ -69,8 +69,8 @@ pub(crate) async fn run(dir: &str, json: bool) -> Result<()> {
     story.say(&go_on(dir))
 }
 
-async fn create(dir: &str, story: &mut Story) -> Result<Store> {
-    let created = Store::create(dir).await.map_err(|error| match error.kind() {
+async fn create(builder: StoreBuilder, dir: &str, story: &mut Story) -> Result<Store> {
+    let created = builder.create().await.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => Error::Exists {
             message: format!(
                 "there is a store in {dir} already; remove it (rm -r {dir}) or name another \
