@@ -9,6 +9,7 @@
 //! | [`retrying`] | [`Retrying`]: repeats what is safe to repeat |
 //! | [`durable`] | [`DurableLocal`]: a local directory whose puts survive a power cut |
 //! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
+//! | [`cache`] | [`ReadCache`]: a remote store's immutable objects, kept on local disk |
 //! | [`counting`] | [`CountingStore`]: counts requests and bytes, for tests and `EXPLAIN` claims |
 //! | [`probe`] | proof that a store lets only the first of two puts win |
 //! | [`error`] | what a caller can do about an object store's error |
@@ -16,6 +17,7 @@
 //! This crate owns `object_store`: others take the types from [`object_store`](mod@object_store)
 //! as re-exported here. It knows nothing of series, versions or formats.
 
+pub mod cache;
 pub mod counting;
 pub mod durable;
 pub mod error;
@@ -29,6 +31,7 @@ pub mod retrying;
 
 pub use object_store;
 
+pub use cache::{ReadCache, ReadCacheStatistics};
 pub use counting::CountingStore;
 pub use durable::DurableLocal;
 pub use error::{Error, kind_of};

@@ -148,6 +148,14 @@ impl Location {
     }
 }
 
+impl Location {
+    /// Whether it lies on other machines.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Bucket(_))
+    }
+}
+
 impl FromStr for Location {
     type Err = Error;
 
