@@ -10,6 +10,7 @@
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
 //! | `plans` | what do plans look like, and what do they open? |
+//! | `read_cache` | what does the cache of a remote store save, and does it change no answer? |
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
@@ -37,6 +38,8 @@ mod object_stores;
 mod plans;
 #[cfg(test)]
 mod processes;
+#[cfg(test)]
+mod read_cache;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]

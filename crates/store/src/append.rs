@@ -24,6 +24,7 @@ use crate::encode::{EncodedFile, encode};
 use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
 use crate::error::Error;
 use crate::file_reader::Footer;
+use crate::names::DATA_DIRECTORY;
 use crate::prepare::{VersionFacts, prepare};
 use crate::series_schema::SeriesSchema;
 
@@ -372,7 +373,7 @@ impl Engine {
             node,
             path: path.clone(),
             timestamp: WriteTime::default(),
-            location: format!("series/{node}/{id}.parquet").into(),
+            location: format!("{DATA_DIRECTORY}/{node}/{id}.parquet").into(),
             size: file.bytes.len() as u64,
             rows: file.rows,
             row_groups: file.row_groups,

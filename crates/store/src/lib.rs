@@ -12,6 +12,7 @@
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
 //! | [`changes`] | versions as they land |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
+//! | [`names`] | which objects never change |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
 //!
@@ -30,6 +31,7 @@ pub mod engine;
 pub mod error;
 pub mod file_reader;
 pub mod fsck;
+pub mod names;
 pub mod pages;
 pub mod series_schema;
 pub mod upkeep;

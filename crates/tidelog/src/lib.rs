@@ -48,6 +48,7 @@ pub use tidelog_core::{
 };
 pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
+pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
     AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Mode, Orphan,
     UpkeepMode,

@@ -1,6 +1,7 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use tidelog_core::{
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::object_store::ObjectStore;
-use tidelog_storage::{Location, StorageOptions, location};
+use tidelog_storage::{Location, ReadCache, ReadCacheStatistics, StorageOptions, location};
 use tidelog_store::{
-    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, UpkeepMode, fsck,
+    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, UpkeepMode, fsck, names,
 };
 
 use crate::directory::WorkingDirectory;
@@ -25,6 +26,7 @@ use crate::stream::SqlStream;
 #[derive(Debug, Clone)]
 pub struct Store {
     queries: Queries,
+    read_cache: Option<ReadCache>,
 }
 
 /// How to open a store.
@@ -33,6 +35,8 @@ pub struct StoreBuilder {
     location: String,
     storage: StorageOptions,
     object_store: Option<Arc<dyn ObjectStore>>,
+    /// The directory, and how many bytes it may hold.
+    read_cache: Option<(PathBuf, u64)>,
     env: Env,
     mode: Mode,
     engine: EngineOptions,
@@ -46,6 +50,7 @@ impl fmt::Debug for StoreBuilder {
             .field("location", &location::shown(&self.location))
             .field("storage", &self.storage)
             .field("object_store", &self.object_store)
+            .field("read_cache", &self.read_cache)
             .field("env", &self.env)
             .field("engine", &self.engine)
             .field("queries", &self.queries)
@@ -59,6 +64,7 @@ impl StoreBuilder {
             location: location.into(),
             storage: StorageOptions::new(),
             object_store: None,
+            read_cache: None,
             env: Env::default(),
             mode: Mode::default(),
             engine: EngineOptions::default(),
@@ -79,6 +85,15 @@ impl StoreBuilder {
     /// then take themselves for another writer's. Default: opened from the location.
     pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
         self.object_store = Some(store);
+        self
+    }
+
+    /// Keeps what is read of a remote store's data files and log parts in a local directory, which
+    /// holds at most so many bytes and lets go of what was read least recently. Stores and processes
+    /// may share it, and it may be deleted at any time. It does nothing for a store that is local,
+    /// unless that is given as an [object store](Self::with_object_store). Default: no cache.
+    pub fn with_read_cache(mut self, directory: impl Into<PathBuf>, bytes_max: u64) -> Self {
+        self.read_cache = Some((directory.into(), bytes_max));
         self
     }
 
@@ -143,9 +158,9 @@ impl StoreBuilder {
     /// # Errors
     /// If there is none, its format is newer, it is damaged, or it cannot be read.
     pub async fn open(self) -> Result<Store> {
-        let place = self.place(Location::open)?;
+        let (place, cache) = self.place(Location::open)?;
         let engine = Engine::open(place, self.env.clone(), &self.engine).await?;
-        self.finish(engine)
+        self.finish(engine, cache)
     }
 
     /// Makes an empty store.
@@ -153,9 +168,9 @@ impl StoreBuilder {
     /// # Errors
     /// If there is one already, or the place cannot hold one.
     pub async fn create(self) -> Result<Store> {
-        let place = self.place(Location::create)?;
+        let (place, cache) = self.place(Location::create)?;
         let engine = Engine::create(place, self.env.clone(), &self.engine).await?;
-        self.finish(engine)
+        self.finish(engine, cache)
     }
 
     /// Opens a store, making it if there is none.
@@ -163,7 +178,7 @@ impl StoreBuilder {
     /// # Errors
     /// As [`open`](Self::open) and [`create`](Self::create).
     pub async fn open_or_create(self) -> Result<Store> {
-        let place = self.place(Location::create)?;
+        let (place, cache) = self.place(Location::create)?;
         let opened = Engine::open(Arc::clone(&place), self.env.clone(), &self.engine).await;
         let engine = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -178,7 +193,7 @@ impl StoreBuilder {
             }
             opened => opened?,
         };
-        self.finish(engine)
+        self.finish(engine, cache)
     }
 
     /// Checks all that is stored, also if it is too damaged to be opened, and writes nothing: the
@@ -197,10 +212,12 @@ impl StoreBuilder {
     /// # Errors
     /// As [`fsck`](Self::fsck).
     pub async fn fsck_with_options(self, options: &FsckOptions) -> Result<FsckReport> {
-        let place = self.place(Location::open)?;
+        // What a cache holds says nothing about what is stored.
+        let (place, _) = Self { read_cache: None, ..self }.place(Location::open)?;
         Ok(fsck(place, &self.env, options).await?)
     }
 
+    /// The object store, and the cache in front of it that it may have become.
     fn place(
         &self,
         connect: impl Fn(
@@ -208,17 +225,26 @@ impl StoreBuilder {
             &StorageOptions,
             &Env,
         ) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
-    ) -> Result<Arc<dyn ObjectStore>> {
+    ) -> Result<(Arc<dyn ObjectStore>, Option<ReadCache>)> {
         self.mode.check()?;
-        if let Some(store) = &self.object_store {
-            return Ok(Arc::clone(store));
-        }
-        let location: Location = self.location.parse()?;
-        Ok(connect(&location, &self.storage, &self.env)?)
+        let (place, identity) = match &self.object_store {
+            Some(store) => (Arc::clone(store), Some(location::shown(&self.location))),
+            None => {
+                let location: Location = self.location.parse()?;
+                let identity = location.is_remote().then(|| location.to_string());
+                (connect(&location, &self.storage, &self.env)?, identity)
+            }
+        };
+        let (Some((directory, bytes_max)), Some(identity)) = (&self.read_cache, identity) else {
+            return Ok((place, None));
+        };
+        let cache =
+            ReadCache::new(place, &identity, names::is_immutable, directory, *bytes_max, &self.env);
+        Ok((Arc::new(cache.clone()), Some(cache)))
     }
 
-    fn finish(self, engine: Engine) -> Result<Store> {
-        Ok(Store { queries: Queries::try_new(engine, &self.queries)? })
+    fn finish(self, engine: Engine, read_cache: Option<ReadCache>) -> Result<Store> {
+        Ok(Store { queries: Queries::try_new(engine, &self.queries)?, read_cache })
     }
 }
 
@@ -417,6 +443,13 @@ impl Store {
     #[must_use]
     pub fn log_tail_length(&self) -> usize {
         self.engine().log().snapshot().tail_length()
+    }
+
+    /// What the [cache of a remote store](StoreBuilder::with_read_cache) has done since this handle
+    /// was opened; `None` without one.
+    #[must_use]
+    pub fn read_cache_statistics(&self) -> Option<ReadCacheStatistics> {
+        self.read_cache.as_ref().map(ReadCache::statistics)
     }
 
     /// Makes a directory, with its parents.

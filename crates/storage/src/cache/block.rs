@@ -42,6 +42,9 @@ pub(super) struct Block {
 
 #[derive(Serialize, Deserialize)]
 struct Header {
+    /// The name by which the object was asked for.
+    object: String,
+    /// The name by which the store answered, which below a prefix may be another.
     location: String,
     number: u64,
     size: u64,
@@ -52,10 +55,11 @@ struct Header {
 }
 
 impl Header {
-    fn of(block: &Block) -> Self {
+    fn of(object: &Path, block: &Block) -> Self {
         let modified = SystemTime::from(block.meta.last_modified);
         let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
+            object: object.to_string(),
             location: block.meta.location.to_string(),
             number: block.number,
             size: block.meta.size,
@@ -65,10 +69,10 @@ impl Header {
         }
     }
 
-    fn into_meta(self, location: &Path) -> Option<ObjectMeta> {
+    fn into_meta(self) -> Option<ObjectMeta> {
         let modified = Duration::new(self.modified.0, self.modified.1.min(999_999_999));
         Some(ObjectMeta {
-            location: location.clone(),
+            location: Path::parse(&self.location).ok()?,
             last_modified: UNIX_EPOCH.checked_add(modified)?.into(),
             size: self.size,
             e_tag: self.e_tag,
@@ -78,9 +82,9 @@ impl Header {
 }
 
 impl Block {
-    /// What stands in a file before the block's bytes.
-    pub(super) fn head(&self) -> Option<Vec<u8>> {
-        let header = serde_json::to_vec(&Header::of(self)).ok()?;
+    /// What stands in a file before the block's bytes; `object` is asked for by this name.
+    pub(super) fn head(&self, object: &Path) -> Option<Vec<u8>> {
+        let header = serde_json::to_vec(&Header::of(object, self)).ok()?;
         let length = u32::try_from(header.len()).ok()?.to_le_bytes();
         let mut hasher = Hasher::new();
         for part in [&length[..], &header, &self.bytes] {
@@ -91,7 +95,7 @@ impl Block {
     }
 
     /// The block in a file's bytes; `None` if they are not, whole and unaltered, that block.
-    pub(super) fn decode(location: &Path, number: u64, file: &Bytes) -> Option<Self> {
+    pub(super) fn decode(object: &Path, number: u64, file: &Bytes) -> Option<Self> {
         let rest = file.strip_prefix(MAGIC.as_slice())?;
         let (checksum, rest) = rest.split_first_chunk::<CHECKSUM_BYTES>()?;
         if Hasher::oneshot(rest).to_le_bytes() != *checksum {
@@ -101,7 +105,7 @@ impl Block {
         let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
         let (header, bytes) = rest.split_at_checked(length)?;
         let header: Header = serde_json::from_slice(header).ok()?;
-        if header.location != location.as_ref() || header.number != number {
+        if header.object != object.as_ref() || header.number != number {
             return None;
         }
         let expected = range_of(number, header.size)?;
@@ -109,7 +113,7 @@ impl Block {
             return None;
         }
         let bytes = file.slice(file.len() - bytes.len()..);
-        Some(Self { meta: header.into_meta(location)?, number, bytes })
+        Some(Self { meta: header.into_meta()?, number, bytes })
     }
 
     /// Cuts the bytes from the beginning of block `first` on into blocks. What is no whole block is
@@ -163,11 +167,12 @@ mod tests {
     use super::*;
 
     const AT: &str = "a/b";
+    const BELOW: &str = "prefix/a/b";
 
     fn block(size: u64, number: u64) -> Block {
         let length = range_of(number, size).map_or(0, |range| range.end - range.start);
         let meta = ObjectMeta {
-            location: Path::from(AT),
+            location: Path::from(BELOW),
             last_modified: (UNIX_EPOCH + Duration::new(5, 7)).into(),
             size,
             e_tag: Some("\"tag\"".to_owned()),
@@ -177,7 +182,7 @@ mod tests {
     }
 
     fn file(block: &Block) -> Bytes {
-        [block.head().unwrap(), block.bytes.to_vec()].concat().into()
+        [block.head(&Path::from(AT)).unwrap(), block.bytes.to_vec()].concat().into()
     }
 
     #[test]

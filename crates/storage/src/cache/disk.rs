@@ -90,7 +90,7 @@ impl Disk {
     pub(super) fn keep(&self, location: &ObjectPath, block: &Block) -> bool {
         self.scan_if_due();
         let id = self.id(location, block.number);
-        let Some(head) = block.head() else { return false };
+        let Some(head) = block.head(location) else { return false };
         let bytes = (head.len() + block.bytes.len()) as u64;
         // In a statement of its own, as the index must not be locked while files are removed.
         let evicted = self.index().insert(id, bytes, self.now());

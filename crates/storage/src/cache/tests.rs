@@ -3,6 +3,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{Error, ObjectStoreExt};
 use proptest::prelude::*;
@@ -112,6 +113,21 @@ async fn what_was_read_once_is_not_asked_for_again() {
     assert_eq!((statistics.hits, statistics.misses), (10, 6));
     assert_eq!(statistics.bytes_stored, 5 * B + 100);
     assert_eq!(statistics.bytes_served, 9 * B + 100);
+}
+
+/// Stores below a prefix answer by the whole name.
+#[tokio::test]
+async fn a_store_below_a_prefix_is_kept_too() {
+    let bed = Bed::new(B + 1).await;
+    bed.inner.copy(&bed.object, &Path::from("below/kept/one")).await.unwrap();
+    let below = Arc::new(PrefixStore::new(bed.inner.clone(), "below"));
+    let plain = below.get(&bed.object).await.unwrap();
+    let cache = bed.cache_of(below, bed.directory.path(), ROOM);
+    bed.reads(&cache, 0..B + 1).await;
+    drop(bed.asked());
+    bed.reads(&cache, 0..B + 1).await;
+    assert_eq!(cache.get(&bed.object).await.unwrap().meta, plain.meta);
+    assert!(bed.asked().is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,59 @@
+//! Which objects of a store never change.
+
+use tidelog_core::FileId;
+use tidelog_oplog::LOG_DIRECTORY;
+use tidelog_storage::object_store::path::Path;
+
+/// The directory of all data files.
+pub(crate) const DATA_DIRECTORY: &str = "series";
+
+/// Whether an object of this name, relative to the store's root, has the same bytes for ever: data
+/// files and parts of the log, whose names hold an id that is drawn anew for each. In doubt it has
+/// not.
+#[must_use]
+pub fn is_immutable(object: &Path) -> bool {
+    let mut parts = object.parts();
+    let (Some(directory), Some(name)) = (parts.next(), parts.next_back()) else { return false };
+    let folders = parts.count();
+    let (prefix, fits) = match directory.as_ref() {
+        DATA_DIRECTORY => ("", folders > 0),
+        LOG_DIRECTORY => ("part-", folders == 0),
+        _ => return false,
+    };
+    let id = name.as_ref().strip_prefix(prefix).and_then(|name| name.strip_suffix(".parquet"));
+    fits && id.is_some_and(|id| FileId::parse(id).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_files_and_log_parts_never_change() {
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        for name in [
+            format!("series/{id}/{id}.parquet"),
+            format!("series/{id}/2023_01/{id}.parquet"),
+            format!("_oplog/part-{id}.parquet"),
+        ] {
+            assert!(is_immutable(&Path::from(name.as_str())), "{name}");
+        }
+        for name in [
+            "_oplog/_delta_log/00000000000000000001.json".to_owned(),
+            "_oplog/_delta_log/00000000000000000032.checkpoint.parquet".to_owned(),
+            format!("_oplog/_delta_log/part-{id}.parquet"),
+            "_oplog/_delta_log/_last_checkpoint".to_owned(),
+            "_oplog/upkeep-clock".to_owned(),
+            format!("_oplog/{id}.parquet"),
+            format!("_oplog/probe-{id}"),
+            "_oplog/part-1.parquet".to_owned(),
+            format!("series/{id}.parquet"),
+            format!("series/{id}/{id}.parquet#1"),
+            format!("series/{id}/_delta_log/00000000000000000001.checkpoint.parquet"),
+            "series".to_owned(),
+            String::new(),
+        ] {
+            assert!(!is_immutable(&Path::from(name.as_str())), "{name}");
+        }
+    }
+}
