@@ -17,7 +17,7 @@ end() {
 }
 trap end EXIT
 cd "$work" || exit 1
-unset TIDELOG_STORE TIDELOG_MODE RUST_LOG
+unset TIDELOG_STORE TIDELOG_MODE TIDELOG_CACHE TIDELOG_CACHE_SIZE RUST_LOG
 checks=0
 failures=0
 
@@ -348,6 +348,16 @@ expect 0 stats
 expect 0 sql 'SELECT count(*) AS n FROM "/a/s"' --format csv
 is out 'n
 4'
+for round in 1 2; do
+    TIDELOG_CACHE=cache expect 0 --cache-size 1MB series query /a/s --format csv --columns v
+    cp out "cached.$round.csv"
+done
+expect 0 series query /a/s --format csv --columns v
+cmp -s out cached.1.csv && cmp -s out cached.2.csv || fail 'the cache changes no answer'
+checks=$((checks + 2))
+[ -n "$(find cache -type f)" ] || fail 'the cache keeps what was read'
+TIDELOG_CACHE= expect 0 ls
+expect 2 --cache cache --cache-size much ls
 expect 0 rm -r /a
 expect 0 --storage-option region=us-east-1 ls
 expect 2 --storage-option region ls

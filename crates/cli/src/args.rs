@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -42,6 +43,21 @@ pub(crate) struct Globals {
     /// arguments: put secrets into the environment, such as AWS_SECRET_ACCESS_KEY
     #[arg(long = "storage-option", global = true, help_heading = GLOBAL, value_name = "NAME=VALUE")]
     pub(crate) storage_options: Vec<String>,
+    /// Keep what is read of a remote store in this local directory, so that it is fetched once. It
+    /// may be deleted at any time. Does nothing for a store in a directory
+    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_CACHE", value_name = "DIR")]
+    pub(crate) cache: Option<OsString>,
+    /// Bytes that the directory of --cache may hold, such as 2GB
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        env = "TIDELOG_CACHE_SIZE",
+        value_name = "BYTES",
+        default_value = "1GiB",
+        value_parser = parse_bytes,
+    )]
+    pub(crate) cache_size: usize,
     /// Print JSON: one document, or for `series query`, `sql` and `log --follow` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,

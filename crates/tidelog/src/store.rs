@@ -213,8 +213,9 @@ impl StoreBuilder {
     /// As [`fsck`](Self::fsck).
     pub async fn fsck_with_options(self, options: &FsckOptions) -> Result<FsckReport> {
         // What a cache holds says nothing about what is stored.
-        let (place, _) = Self { read_cache: None, ..self }.place(Location::open)?;
-        Ok(fsck(place, &self.env, options).await?)
+        let uncached = Self { read_cache: None, ..self };
+        let (place, _) = uncached.place(Location::open)?;
+        Ok(fsck(place, &uncached.env, options).await?)
     }
 
     /// The object store, and the cache in front of it that it may have become.

@@ -59,6 +59,9 @@ fn builder(globals: &Globals) -> Result<StoreBuilder> {
             .ok_or_else(|| Error::usage("--storage-option takes NAME=VALUE, such as region=eu"))?;
         builder = builder.with_storage_option(name, value);
     }
+    if let Some(directory) = globals.cache.as_ref().filter(|path| !path.is_empty()) {
+        builder = builder.with_read_cache(directory, globals.cache_size as u64);
+    }
     if let Some(bytes) = globals.memory {
         builder = builder.with_memory_bytes_max(bytes);
     }
