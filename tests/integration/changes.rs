@@ -212,14 +212,19 @@ async fn a_poll_that_finds_nothing_is_one_request_and_a_stream_that_rests_makes_
     ensure!((1..=8).contains(&asked.len()), "{asked:?}");
     let next_commit = "_oplog/_delta_log/00000000000000000002.json";
     ensure!(asked.iter().all(|r| r.operation == Operation::Get && r.path == next_commit));
-    // A commit that lands costs itself and its part.
-    store.root().append_series_data_with_options(append("/a", 10, 1)?).await?;
-    drop(counting.take());
-    next(&mut changes).await?;
-    let asked = counting.take();
-    let part = |path: &str| path.starts_with("_oplog/part-");
-    assert_eq!(asked.iter().filter(|r| part(&r.path)).count(), 1, "{asked:?}");
-    assert_eq!(asked.iter().filter(|r| !part(&r.path)).count(), 1, "{asked:?}");
+    // A small commit that lands has its rows inside, a larger one costs its part too.
+    for (versions, of_parts) in [(1, 0), (20, 1)] {
+        let appends = (0..versions).map(|i| append("/a", i * 10, 1));
+        store.root().append_many(appends.collect::<Result<_>>()?).await?;
+        drop(counting.take());
+        for _ in 0..versions {
+            next(&mut changes).await?;
+        }
+        let asked = counting.take();
+        let part = |path: &str| path.starts_with("_oplog/part-");
+        assert_eq!(asked.iter().filter(|r| part(&r.path)).count(), of_parts, "{asked:?}");
+        assert_eq!(asked.iter().filter(|r| !part(&r.path)).count(), 1, "{asked:?}");
+    }
     drop(changes);
     tokio::time::sleep(SOON * 3).await;
     assert_eq!(counting.take(), []);

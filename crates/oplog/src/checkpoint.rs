@@ -17,7 +17,7 @@ use deltalake::kernel::Action;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
 use tidelog_core::CommitVersion;
 
@@ -92,7 +92,11 @@ pub(crate) fn encode<'a>(
 
 fn to_parquet(lines: &[u8]) -> Result<Bytes, Error> {
     let reader = ReaderBuilder::new(Arc::clone(&SCHEMA)).build(lines).map_err(Error::encode)?;
+    // Nobody searches a checkpoint. Without statistics and page index it has no byte that its readers
+    // do not read, so that damage shows.
     let properties = WriterProperties::builder()
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).map_err(Error::encode)?))
         .build();
     let mut bytes = Vec::new();

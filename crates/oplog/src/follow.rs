@@ -1,8 +1,8 @@
 //! Following the log: the rows of each commit, in order, as it lands.
 //!
 //! A follower keeps no state of the log but a number. It asks for the next commit, one request each
-//! time, and reads the parts that the commit brings rows with; parts that upkeep has merged hold
-//! rows that were told before.
+//! time, and reads the rows that are new with it, from inside a small commit or from its part; parts
+//! that upkeep has merged hold rows that were told before.
 //!
 //! Invariants:
 //! 1. Every commit after the first is told once, in order; after an error the same one is tried
@@ -19,7 +19,6 @@ use tidelog_core::CommitVersion;
 use crate::commit;
 use crate::error::Error;
 use crate::log::{Log, Moment};
-use crate::part::Part;
 use crate::row::Row;
 
 /// Reads commits one after the other as they land.
@@ -85,8 +84,7 @@ impl Follower {
             self.confirmed = Some(asked);
             return Ok(None);
         };
-        let new = |part: &&Part| !part.is_merged();
-        let rows = match objects.rows(commit.parts.iter().filter(new)).await {
+        let rows = match objects.new_rows(&commit, |_| true).await {
             Ok(rows) => rows,
             Err(error) => {
                 let parts: Vec<_> = commit.parts.into_iter().map(Arc::new).collect();
