@@ -41,8 +41,9 @@ use crate::{decode, encode};
 /// back by then.
 const PUBLISH_ATTEMPTS: u32 = 7;
 const PUBLISH_BACKOFF_MS: u64 = 20;
-/// Commits that a refresh asks for one after the other before it asks for several at once.
-const ONE_BY_ONE: i64 = 8;
+/// Commits that a refresh asks for one after the other before it asks for several at once: more than
+/// land between two turns of a writer among many.
+const ONE_BY_ONE: i64 = 24;
 /// Commits whose writers are remembered.
 const WRITERS_NOTED: usize = 128;
 const RIVALS_WITHIN_US: i64 = 10_000_000;
@@ -250,7 +251,7 @@ impl Log {
         let mut found = 0;
         loop {
             // Whoever is far behind asks for many at once, whoever is near for none in vain.
-            let size = if found < ONE_BY_ONE { 1 } else { found.min(open::WINDOW) };
+            let size = if found < ONE_BY_ONE { 1 } else { (found / 2).min(open::WINDOW) };
             let commits = open::window(objects, snapshot.next_commit(), size).await?;
             for commit in &commits {
                 snapshot = self.apply(&snapshot, commit).await?;

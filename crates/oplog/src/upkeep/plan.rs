@@ -6,8 +6,8 @@
 //! oldest, so a log of n rows has O(log n) of them, and a row is rewritten O(log n) times.
 //!
 //! Small and large merges are apart, so that they can go on side by side: a small one has at least
-//! the tail of single commits in it and makes a run of at most [`SMALL_ROWS_MAX`] rows, a large one
-//! leaves the newest run and the tail alone.
+//! the tail of single commits in it and makes a run of at most [`SMALL_ROWS_MAX`] rows, quickly, for
+//! the tail grows meanwhile; a large one leaves the newest run and the tail alone.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::part::Part;
 use crate::state::Snapshot;
 
 const RATIO: u64 = 4;
-const SMALL_ROWS_MAX: u64 = 65_536;
+/// Some ten milliseconds of work.
+const SMALL_ROWS_MAX: u64 = 8_192;
 /// A tail that has grown longer, because nobody did the upkeep, is merged in several steps.
 const TAIL_PARTS_MAX: usize = 1024;
 
