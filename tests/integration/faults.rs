@@ -533,7 +533,8 @@ fn repeating_while_the_first_try_is_still_in_flight_stores_once() {
             let store = open(&(Arc::new(faulty.clone()) as Arc<dyn ObjectStore>)).await.unwrap();
             store.root().append_series_data_with_options(marked("/f/one", 1)).await.unwrap();
             faulty.set_latency(1, Duration::from_millis(40), Duration::from_millis(60));
-            let late = Duration::from_millis(600 + in_flight);
+            // About as long as the writer asks what became of its commit.
+            let late = Duration::from_millis(5_900 + in_flight);
             let commits = |fault: Fault| fault.on(Operation::Put).at_path("_delta_log/").for_good();
             faulty.inject(commits(Fault::new(FaultError::Generic).later(late)));
             let append = marked("/f/one", 2);
@@ -545,7 +546,7 @@ fn repeating_while_the_first_try_is_still_in_flight_stores_once() {
             let over: Arc<dyn ObjectStore> = Arc::new(faulty.clone());
             let repeating = if in_flight % 50 == 0 { open(&over).await.unwrap() } else { store };
             repeating.root().append_series_data_with_options(append).await.unwrap();
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            tokio::time::sleep(Duration::from_secs(20)).await;
             let found = found_in(&other).await.unwrap();
             let marks: Vec<u8> = found.iter().map(|(_, _, mark)| *mark).collect();
             assert_eq!(marks, [1, 2], "{in_flight} ms");
