@@ -508,8 +508,10 @@ impl Log {
                     break;
                 }
                 Ok(Some(winner)) => {
+                    // That the winner is there does not tell that it is the newest: those after it
+                    // may be among what goes, so the head counts as last confirmed when it was.
                     if let Ok(next) = self.apply(&staged.base, &winner).await {
-                        self.advance(&next, asked);
+                        self.advance(&next, staged.confirmed);
                     }
                     return Ok(CommitOutcome::Conflict);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use tidelog_core::env::SystemRandomness;
+use tidelog_core::env::{Clock, SystemRandomness};
 use tidelog_core::{
     CommitVersion, Env, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
 };
@@ -287,4 +287,40 @@ async fn what_expired_is_let_go_and_the_rest_stays_readable() {
     assert!(commit(&log, rows, &[]).await);
     opened.refresh().await.unwrap();
     check(&opened, &world).await;
+}
+
+/// A wall clock that stands until it is set.
+#[derive(Debug, Default)]
+struct Hands(std::sync::atomic::AtomicI64);
+
+impl Clock for Hands {
+    fn now(&self) -> WriteTime {
+        WriteTime::from_micros(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
+/// Losing to a commit shows that it was there, not that it was the newest: those after it may be
+/// deleted before they are looked for, and their absence must not be believed.
+#[tokio::test]
+async fn a_writer_that_lost_after_a_long_pause_does_not_take_the_winner_for_the_head() {
+    let (store, busy, mut world) = new_log(Duration::from_secs(10)).await;
+    let hands = Arc::new(Hands::default());
+    let clock = Arc::clone(&hands) as Arc<dyn Clock>;
+    let env = Env { clock, randomness: Arc::new(SystemRandomness) };
+    let sleeper = Log::open(Arc::clone(&store) as Arc<dyn ObjectStore>, env).await.unwrap();
+    let rows = world.rows();
+    let staged = sleeper.stage(&sleeper.snapshot(), rows, &[], None).unwrap();
+    for _ in 0..3 {
+        let rows = world.rows();
+        assert!(commit(&busy, rows, &[]).await);
+    }
+    busy.checkpoint(&busy.snapshot(), 1).await.unwrap();
+    hands.0.store(100_000_000, std::sync::atomic::Ordering::SeqCst);
+    sleeper.put_part(&staged).await.unwrap();
+    assert!(matches!(sleeper.publish(staged).await.unwrap(), CommitOutcome::Conflict));
+    let head = busy.snapshot().head();
+    for version in (0..head.number()).map(CommitVersion::new) {
+        store.delete(&crate::commit::object_of(&busy.objects().prefix, version)).await.unwrap();
+    }
+    assert_eq!(sleeper.refresh().await.unwrap().head(), head);
 }
