@@ -188,49 +188,37 @@ fn fail_each_request(server: &TestS3, failure: Failure, after: bool) -> Fallible
     })
 }
 
+/// Fails each request of an append in each of these ways, before or after it takes effect.
+fn fail_each(on_s3: &[Failure], on_gcs: &[Failure], after: bool) {
+    let try_all = |start: fn() -> std::io::Result<TestS3>, failures: &[Failure]| {
+        for failure in failures {
+            fail_each_request(&start().unwrap(), *failure, after)
+                .unwrap_or_else(|error| panic!("{failure:?}: {error}"));
+        }
+    };
+    try_all(TestS3::start, on_s3);
+    try_all(TestS3::start_gcs, on_gcs);
+}
+
+/// Ways to fail that also make sense once a request has taken effect.
+const FAILURES: [Failure; 6] = [
+    Failure::Reset,
+    Failure::Close,
+    Failure::Status(500),
+    Failure::Status(503),
+    Failure::Status(409),
+    Failure::Status(412),
+];
+
 #[test]
 fn an_append_is_stored_once_whichever_of_its_requests_fails() {
-    let failures = [
-        Failure::Reset,
-        Failure::Close,
-        Failure::Status(500),
-        Failure::Status(503),
-        Failure::Status(409),
-        Failure::Status(412),
-        Failure::HalfBody,
-    ];
-    for failure in failures {
-        let server = TestS3::start().unwrap();
-        fail_each_request(&server, failure, false)
-            .unwrap_or_else(|error| panic!("{failure:?}: {error}"));
-    }
-    for failure in [Failure::Reset, Failure::Status(412)] {
-        let server = TestS3::start_gcs().unwrap();
-        fail_each_request(&server, failure, false)
-            .unwrap_or_else(|error| panic!("{failure:?}: {error}"));
-    }
+    let failures = [FAILURES.as_slice(), &[Failure::HalfBody]].concat();
+    fail_each(&failures, &[Failure::Reset, Failure::Status(412)], false);
 }
 
 #[test]
 fn an_append_is_stored_once_whichever_of_its_answers_is_lost() {
-    let failures = [
-        Failure::Reset,
-        Failure::Close,
-        Failure::Status(500),
-        Failure::Status(503),
-        Failure::Status(409),
-        Failure::Status(412),
-    ];
-    for failure in failures {
-        let server = TestS3::start().unwrap();
-        fail_each_request(&server, failure, true)
-            .unwrap_or_else(|error| panic!("{failure:?}: {error}"));
-    }
-    for failure in [Failure::Close, Failure::Status(500)] {
-        let server = TestS3::start_gcs().unwrap();
-        fail_each_request(&server, failure, true)
-            .unwrap_or_else(|error| panic!("{failure:?}: {error}"));
-    }
+    fail_each(&FAILURES, &[Failure::Close, Failure::Status(500)], true);
 }
 
 /// An append waits for three round trips: for the newest commits, for data file and log part side by

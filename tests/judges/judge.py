@@ -6,15 +6,18 @@ DIR holds `store-*/store` and `store-*/acks.jsonl`, as the test
 `kill::a_killed_writer_leaves_stores_for_other_judges` leaves them. Each store's log is opened as a
 Delta table by python `deltalake`, each data file by `pyarrow`. What is checked:
 
-- commits and parts: every add's record count and statistics are those of the part it names;
+- commits and parts: every add's record count and statistics are those of the part it names; every
+  commit's rows are in the table, and a merge has put the rows of the parts that it removed into others,
+  all of them and no more;
 - versions of each node are dense, in the order of commits, with strictly increasing write times;
 - every live data file has the size, hash, rows, event times and versions that its log row says;
 - every version has the rows that its log row says, and those are the ones that its number implies;
 - every acked append is there once, and an append to two series is in both or in none.
 
-Exits with 0 only if at least one store, one file and one ack were judged and nothing was off.
+Exits with 0 only if at least one store, one merge, one file and one ack were judged and nothing was off.
 """
 
+import collections
 import datetime
 import json
 import pathlib
@@ -39,7 +42,7 @@ class Judgement:
 
     def __init__(self):
         self.counts = dict.fromkeys(
-            ("stores", "commits", "versions", "files", "hashes", "rows", "acks"), 0
+            ("stores", "commits", "merges", "versions", "files", "hashes", "rows", "acks"), 0
         )
         self.faults = []
 
@@ -75,7 +78,6 @@ def agrees(found, said):
 def judge_parts(root, table, judgement):
     """Every add says what its part holds."""
     adds = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-    commits = set()
     for add in adds:
         where = f"{root}: part {add['path']}"
         part = pq.read_table(root / "_oplog" / add["path"])
@@ -87,12 +89,35 @@ def judge_parts(root, table, judgement):
             found = (pc.min(values).as_py(), pc.max(values).as_py(), values.null_count)
             said = tuple(add[f"{key}.{column}"] for key in ("min", "max", "null_count"))
             judgement.check(agrees(found, said), where, column, "is", found, "but said", said)
-        numbers = set(part["commit_version"].to_pylist())
-        judgement.check(len(numbers) == 1, where, "is of the commits", numbers)
-        commits |= numbers
-    expected = set(range(1, table.version() + 1))
-    judgement.check(commits == expected, root, "lacks the commits", sorted(expected - commits))
-    judgement.counts["commits"] += len(commits)
+
+
+def rows_in(root, actions):
+    """How often each row stands in the parts that adds or removes name."""
+    return collections.Counter(
+        json.dumps(row, default=str, sort_keys=True)
+        for action in actions
+        for row in pq.read_table(root / "_oplog" / action["path"]).to_pylist()
+    )
+
+
+def judge_commits(root, table, rows, judgement):
+    """Every commit's rows are in the table, whatever parts they have been merged into since."""
+    found = collections.Counter(row["commit_version"] for row in rows)
+    for number in range(1, table.version() + 1):
+        where = f"{root}: commit {number}"
+        path = root / "_oplog" / "_delta_log" / f"{number:020}.json"
+        if not path.is_file():
+            judgement.check(False, where, "is missing")
+            continue
+        actions = [json.loads(line) for line in path.read_text().splitlines()]
+        said = next(a["commitInfo"] for a in actions if "commitInfo" in a)["tidelogRows"]
+        judgement.check(found[number] == said, where, "has", found[number], "rows, not", said)
+        adds = [action["add"] for action in actions if "add" in action]
+        removed = [action["remove"] for action in actions if "remove" in action]
+        merged = rows_in(root, (add for add in adds if not add["dataChange"]))
+        judgement.check(merged == rows_in(root, removed), where, "merged other rows than it removed")
+        judgement.counts["merges"] += bool(removed)
+    judgement.counts["commits"] += table.version()
 
 
 def judge_versions(root, rows, judgement):
@@ -158,6 +183,7 @@ def judge_store(base, judgement):
     table = DeltaTable(str(root / "_oplog"))
     rows = table.to_pyarrow_table().to_pylist()
     judge_parts(root, table, judgement)
+    judge_commits(root, table, rows, judgement)
     versions = judge_versions(root, rows, judgement)
 
     removed = {row["file_id"] for row in rows if row["kind"] == "file" and row["op"] == "remove"}
@@ -212,7 +238,7 @@ def main():
         print("FAULT", fault, file=sys.stderr)
     if judgement.faults:
         sys.exit(f"{len(judgement.faults)} faults")
-    if not all(judgement.counts[what] for what in ("stores", "versions", "files", "acks")):
+    if not all(judgement.counts[what] for what in ("stores", "merges", "versions", "files", "acks")):
         sys.exit("nothing was judged")
 
 

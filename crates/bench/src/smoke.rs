@@ -1,9 +1,11 @@
-//! Every workload once at a tiny size, without peers: that it runs, that its checks pass, that it leaves a document.
+//! Workloads once at a tiny size, without peers: that they run, that their checks pass, that they leave a document.
+//! Those that start this program again cannot be run from a test.
 
 use std::fs;
 
 use anyhow::Result;
 
+use crate::log::{many_commits, many_writers, round_trips};
 use crate::options::Common;
 use crate::results::load;
 use crate::{append_many, range, tsbs};
@@ -56,5 +58,35 @@ async fn tsbs_runs_small() -> Result<()> {
     tsbs::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("tsbs.json"))?;
     assert_eq!(document.figures.len(), 16);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_commits_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = many_commits::ManyCommitsArgs { commits: 60, series: 3, rows: 2, window: 20 };
+    many_commits::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("many-commits.json"))?;
+    assert_eq!(document.figures.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = many_writers::ManyWritersArgs { writers: 3, seconds: 1, alone_seconds: 1, rows: 2 };
+    many_writers::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("many-writers.json"))?;
+    assert_eq!(document.figures.len(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = round_trips::RoundTripsArgs { latency_ms: 2, versions: 12, rows: 200, rounds: 1 };
+    round_trips::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("round-trips.json"))?;
+    assert_eq!(document.figures.len(), 7);
     Ok(())
 }

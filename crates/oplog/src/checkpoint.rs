@@ -129,9 +129,10 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Checkpoint, Error> {
             _ => {}
         }
     }
-    let table = protocol.zip(metadata).map(|(protocol, metadata)| Table { protocol, metadata });
-    let table = table.ok_or_else(|| damaged("it has no protocol or metadata".to_owned()))?;
-    table.check()?;
+    let actions = protocol.zip(metadata);
+    let (protocol, metadata) =
+        actions.ok_or_else(|| damaged("it has no protocol or metadata".to_owned()))?;
+    let table = Table::try_new(protocol, metadata)?;
     Ok(Checkpoint { table, parts })
 }
 

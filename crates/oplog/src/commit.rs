@@ -63,21 +63,20 @@ pub(crate) struct Commit {
 pub(crate) struct Table {
     pub(crate) protocol: Protocol,
     pub(crate) metadata: Metadata,
+    /// How long objects of the log are kept after they have ceased to be part of it.
+    pub(crate) retention: Duration,
 }
 
 impl Table {
-    /// Checks that this build can read the table.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        check_protocol(&self.protocol)?;
-        check_metadata(&self.metadata)
-    }
-
-    /// How long objects of the log are kept after they have ceased to be part of it.
-    pub(crate) fn retention(&self) -> Duration {
-        let metadata = serde_json::to_value(&self.metadata).unwrap_or_default();
-        let seconds = metadata["configuration"][RETENTION].as_str();
-        let seconds = seconds.and_then(|text| text.parse().ok());
-        seconds.map_or(RETENTION_DEFAULT, Duration::from_secs)
+    /// Reads the actions and checks that this build can read the table.
+    pub(crate) fn try_new(protocol: Protocol, metadata: Metadata) -> Result<Self, Error> {
+        check_protocol(&protocol)?;
+        let value = serde_json::to_value(&metadata).map_err(Error::encode)?;
+        let configuration = &value["configuration"];
+        check_format(configuration)?;
+        let seconds = configuration[RETENTION].as_str().and_then(|text| text.parse().ok());
+        let retention = seconds.map_or(RETENTION_DEFAULT, Duration::from_secs);
+        Ok(Self { protocol, metadata, retention })
     }
 }
 
@@ -225,10 +224,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
         }
     }
     let table = found_protocol.zip(found_metadata);
-    let table = table.map(|(protocol, metadata)| Table { protocol, metadata });
-    if let Some(table) = &table {
-        table.check()?;
-    }
+    let table = table.map(|(protocol, metadata)| Table::try_new(protocol, metadata)).transpose()?;
     let info = info.ok_or_else(|| damaged("it has no commit record".to_owned()))?;
     let mut commit = read_record(&info, version, parts).map_err(damaged)?;
     commit.removed = removed;
@@ -286,9 +282,8 @@ fn check_protocol(protocol: &Protocol) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
-    let value = serde_json::to_value(metadata).map_err(Error::encode)?;
-    let format = value["configuration"]["tidelog.format"].as_str();
+fn check_format(configuration: &Value) -> Result<(), Error> {
+    let format = configuration["tidelog.format"].as_str();
     match format.map(str::parse::<u32>) {
         Some(Ok(format)) if format <= FORMAT_VERSION => Ok(()),
         Some(Ok(format)) => Err(Error::NewerFormat { what: format!("format {format}") }),

@@ -50,7 +50,7 @@ impl Log {
         let asked = Moment::now(self.env());
         let snapshot = self.refresh().await?;
         let head = snapshot.head();
-        let retention = snapshot.table().map_or(commit::RETENTION_DEFAULT, |t| t.retention());
+        let retention = snapshot.retention();
         let last = since.unwrap_or(head);
         if last > head {
             return Err(Error::NoCommit { commit: last, head });

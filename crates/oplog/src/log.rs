@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::LOG_DIRECTORY;
 use crate::commit::{self, Changes, Commit};
 use crate::error::Error;
-use crate::fetch::{FETCH_CONCURRENCY, LogObjects, store_error};
+use crate::fetch::{LogObjects, store_error};
 use crate::inline::Inline;
 use crate::open::{self, Opened};
 use crate::part::{self, Described, Part};
@@ -44,6 +44,8 @@ const PUBLISH_BACKOFF_MS: u64 = 20;
 /// Commits that a refresh asks for one after the other before it asks for several at once: more than
 /// land between two turns of a writer among many.
 const ONE_BY_ONE: i64 = 24;
+/// Parts that a reader of the whole log holds decoded.
+const BATCH_PARTS_AHEAD: usize = 4;
 /// Commits whose writers are remembered.
 const WRITERS_NOTED: usize = 128;
 const RIVALS_WITHIN_US: i64 = 10_000_000;
@@ -383,7 +385,7 @@ impl Log {
                     decode::batches(path.as_ref(), bytes)
                 }
             })
-            .buffered(FETCH_CONCURRENCY.min(4))
+            .buffered(BATCH_PARTS_AHEAD)
             .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
             .try_flatten()
     }
@@ -547,8 +549,7 @@ impl Log {
 
     /// Whether so much time has passed since `then` that commits may have been deleted.
     fn paused_since(&self, then: Moment, snapshot: &Snapshot) -> bool {
-        let retention = snapshot.table().map_or(commit::RETENTION_DEFAULT, |t| t.retention());
-        then.until(Moment::now(&self.inner.env)) > retention / 2
+        then.until(Moment::now(&self.inner.env)) > snapshot.retention() / 2
     }
 
     fn landed(&self, staged: StagedCommit) -> Result<Snapshot, Error> {

@@ -143,9 +143,7 @@ impl Start {
         let mut commits = self.commits.clone();
         loop {
             let full = i64::try_from(commits.len()) == Ok(WINDOW);
-            let after = CommitVersion::new(
-                commits.last().map_or(snapshot.next_commit(), |last| last.version.next()).number(),
-            );
+            let after = commits.last().map_or(snapshot.next_commit(), |last| last.version.next());
             let next =
                 async { if full { window(objects, after, WINDOW).await } else { Ok(Vec::new()) } };
             let (replayed, next) = tokio::try_join!(replay(objects, snapshot, &commits), next)?;

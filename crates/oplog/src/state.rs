@@ -1,11 +1,12 @@
 //! The state of the log after one commit, as immutable data that clones cheaply.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rpds::{HashTrieMapSync, VectorSync};
 use tidelog_core::{CommitVersion, NodeId, WriteTime};
 
-use crate::commit::{Commit, Table};
+use crate::commit::{Commit, RETENTION_DEFAULT, Table};
 use crate::error::Error;
 use crate::live_parts::LiveParts;
 use crate::part::Part;
@@ -79,6 +80,11 @@ impl Snapshot {
     /// What makes the log a Delta table; `None` before commit 0.
     pub(crate) fn table(&self) -> Option<&Arc<Table>> {
         self.0.table.as_ref()
+    }
+
+    /// How long objects of the log are kept after they have ceased to be part of it.
+    pub(crate) fn retention(&self) -> Duration {
+        self.table().map_or(RETENTION_DEFAULT, |table| table.retention)
     }
 
     /// How many commits stand at the end of the log that upkeep has not merged yet.

@@ -157,7 +157,7 @@ impl<'a> Replay<'a> {
         let meta = meta.map_err(|source| store_error("reading", &path, source))?;
         let age = env.clock.now().micros() - meta.last_modified.timestamp_micros();
         let retention = match self.objects.object(&path).await? {
-            Some(bytes) => checkpoint::decode(bytes).map(|found| found.table.retention()),
+            Some(bytes) => checkpoint::decode(bytes).map(|found| found.table.retention),
             None => return Ok(false),
         };
         let retention = retention.unwrap_or(RETENTION_DEFAULT);

@@ -107,10 +107,9 @@ impl Log {
     /// # Errors
     /// Damage, or the store's failure.
     pub async fn expired(&self, snapshot: &Snapshot) -> Result<Expired, Error> {
-        let Some(table) = snapshot.table() else { return Ok(Expired::default()) };
         let objects = self.objects();
         let listed = Listed::read(objects).await?;
-        let Some((kept, kept_meta)) = listed.checkpoint_to_keep(table.retention()) else {
+        let Some((kept, kept_meta)) = listed.checkpoint_to_keep(snapshot.retention()) else {
             return Ok(Expired::default());
         };
         let path = commit::checkpoint_of(&objects.prefix, kept);

@@ -31,6 +31,9 @@ use crate::schema::{column, log_schema};
 /// Rows of a merged part: some megabytes, with a tail of some ten kilobytes.
 const PART_ROWS: usize = 32 * GROUP_ROWS;
 
+/// The order of version and file rows.
+const SERIES_ORDER: [&str; 2] = [column::NODE_ID, column::COMMIT_VERSION];
+
 /// Writes the run that a plan asks for; returns its parts.
 pub(crate) async fn merge(log: &Log, plan: &MergePlan) -> Result<Vec<Arc<Part>>, Error> {
     let mut output = Output::new(log);
@@ -81,7 +84,7 @@ impl Cursor {
             }
         }
         let held = concat_batches(&log_schema(), &batches).map_err(Error::encode)?;
-        Ok(Self { ahead, tail: None, held: sorted(&held)? })
+        Ok(Self { ahead, tail: None, held: sorted(&held, &SERIES_ORDER)? })
     }
 
     async fn fill(&mut self, log: &Log) -> Result<(), Error> {
@@ -152,7 +155,7 @@ fn take_step(cursors: &mut [Cursor]) -> Result<Option<RecordBatch>, Error> {
     let pieces: Vec<RecordBatch> =
         cursors.iter_mut().map(|cursor| cursor.take(bound.as_ref())).collect();
     let joined = concat_batches(&log_schema(), &pieces).map_err(Error::encode)?;
-    sorted(&joined).map(Some)
+    sorted(&joined, &SERIES_ORDER).map(Some)
 }
 
 fn key(batch: &RecordBatch, row: usize) -> Key {
@@ -169,16 +172,15 @@ fn long<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a Int64Array> {
     batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()
 }
 
-/// Rows by node and commit; those of one commit keep their order.
-fn sorted(batch: &RecordBatch) -> Result<RecordBatch, Error> {
+/// Rows by these columns; those that are alike keep their order.
+fn sorted(batch: &RecordBatch, by: &[&str]) -> Result<RecordBatch, Error> {
     let rows = i64::try_from(batch.num_rows()).map_err(Error::encode)?;
     let place: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
-    let by = |values: &ArrayRef| SortColumn { values: Arc::clone(values), options: None };
-    let keys = [column::NODE_ID, column::COMMIT_VERSION]
+    let keys = by
         .iter()
         .filter_map(|name| batch.column_by_name(name))
         .chain(std::iter::once(&place))
-        .map(by)
+        .map(|values| SortColumn { values: Arc::clone(values), options: None })
         .collect::<Vec<_>>();
     let order = lexsort_to_indices(&keys, None).map_err(Error::encode)?;
     take_record_batch(batch, &order).map_err(Error::encode)
@@ -255,7 +257,8 @@ impl<'a> Output<'a> {
         ] {
             if !batches.is_empty() {
                 let rows = concat_batches(&log_schema(), &batches).map_err(Error::encode)?;
-                let part = self.write(vec![by_commit(&rows)?], families).await?;
+                let part =
+                    self.write(vec![sorted(&rows, &[column::COMMIT_VERSION])?], families).await?;
                 self.parts.push(part);
             }
         }
@@ -289,18 +292,6 @@ fn is_shared(kind: &str) -> bool {
 
 fn is_history(kind: &str, op: &str) -> bool {
     kind == "store" && op == encode::VACUUM
-}
-
-fn by_commit(batch: &RecordBatch) -> Result<RecordBatch, Error> {
-    let rows = i64::try_from(batch.num_rows()).map_err(Error::encode)?;
-    let place: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
-    let commits = batch
-        .column_by_name(column::COMMIT_VERSION)
-        .ok_or_else(|| Error::encode("rows without commits"))?;
-    let keys =
-        [commits, &place].map(|values| SortColumn { values: Arc::clone(values), options: None });
-    let order = lexsort_to_indices(&keys, None).map_err(Error::encode)?;
-    take_record_batch(batch, &order).map_err(Error::encode)
 }
 
 /// Encodes rows in row groups of [`GROUP_ROWS`] and tells where these lie.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::catalog::memory::MemorySourceConfig;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::FileSource;
 use datafusion::error::Result;
@@ -16,7 +15,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::scalar::ScalarValue;
 
-use super::{scan_below, with_scan};
+use super::{rewrite_aggregates, scan_below, with_scan};
 use crate::scan::files::ScanFile;
 use crate::scan::source::SeriesSource;
 
@@ -30,14 +29,7 @@ impl PhysicalOptimizerRule for CoveredAggregates {
         plan: Arc<dyn ExecutionPlan>,
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_down(|node| {
-            let rewritten = match node.downcast_ref::<AggregateExec>() {
-                Some(aggregate) => answer_covered(aggregate)?,
-                None => None,
-            };
-            Ok(rewritten.map_or_else(|| Transformed::no(node), Transformed::yes))
-        })
-        .data()
+        rewrite_aggregates(plan, |_, aggregate| answer_covered(aggregate))
     }
 
     fn name(&self) -> &str {

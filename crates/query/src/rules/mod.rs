@@ -14,11 +14,13 @@ mod one_stream;
 use std::sync::Arc;
 
 use datafusion::catalog::memory::DataSourceExec;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 
@@ -49,6 +51,21 @@ pub(crate) fn all(key_pruning: bool) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// The plan with each aggregate replaced by what `rewrite` makes of it, if anything.
+fn rewrite_aggregates(
+    plan: Arc<dyn ExecutionPlan>,
+    rewrite: impl Fn(&Arc<dyn ExecutionPlan>, &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_down(|node| {
+        let rewritten = match node.downcast_ref::<AggregateExec>() {
+            Some(aggregate) => rewrite(&node, aggregate)?,
+            None => None,
+        };
+        Ok(rewritten.map_or_else(|| Transformed::no(node), Transformed::yes))
+    })
+    .data()
 }
 
 /// The series scan below plain projections, and those projections from the top.

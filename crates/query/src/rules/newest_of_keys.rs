@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -14,7 +13,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::{scan_below, with_scan};
+use super::{rewrite_aggregates, scan_below, with_scan};
 
 /// Leaves rows out of a scan that are not the newest of their key, where only those are wanted:
 /// `DISTINCT ON (key) … ORDER BY key, time DESC`, `last_value(x ORDER BY time)` and `max(time)`
@@ -30,14 +29,7 @@ impl PhysicalOptimizerRule for NewestOfKeys {
         plan: Arc<dyn ExecutionPlan>,
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        plan.transform_down(|node| {
-            let rewritten = match node.downcast_ref::<AggregateExec>() {
-                Some(aggregate) => newest_only(&node, aggregate)?,
-                None => None,
-            };
-            Ok(rewritten.map_or_else(|| Transformed::no(node), Transformed::yes))
-        })
-        .data()
+        rewrite_aggregates(plan, newest_only)
     }
 
     fn name(&self) -> &str {
