@@ -58,9 +58,15 @@ impl Inline {
 
     /// The rows of the commit that lies in `object`.
     pub(crate) fn rows(&self, object: &str) -> Result<Vec<Row>, Error> {
+        decode::rows_in(object, self.batches(object)?)
+    }
+
+    /// The rows of the commit that lies in `object`, in the log's schema.
+    pub(crate) fn batches(&self, object: &str) -> Result<Vec<RecordBatch>, Error> {
         let fail = |error: &dyn std::fmt::Display| Error::part(object, error);
-        let reader = ReaderBuilder::new(log_schema()).build(self.text.as_bytes());
-        let batches = reader.map_err(|e| fail(&e))?.collect::<Result<_, _>>();
-        decode::rows_in(object, batches.map_err(|e| fail(&e))?)
+        // Buffers are made for whole batches, of each column: they would be most of the work.
+        let reader = ReaderBuilder::new(log_schema()).with_batch_size(ROWS_MAX);
+        let reader = reader.build(self.text.as_bytes());
+        reader.map_err(|e| fail(&e))?.collect::<Result<_, _>>().map_err(|e| fail(&e))
     }
 }

@@ -44,6 +44,7 @@ mod open;
 mod part;
 mod schema;
 mod state;
+mod turn;
 
 pub use check::{CheckedPart, Finding, LogCheck, PartRole};
 pub use column_stats::{ColumnStats, StatValue};
@@ -59,6 +60,7 @@ pub use schema::log_schema;
 pub use series::SeriesState;
 pub use state::Snapshot;
 pub use tree::{Node, Tree};
+pub use turn::Turn;
 pub use upkeep::{Expired, MergePlan, MergeScope, Merged};
 
 /// The directory of the log below the store's root.

@@ -9,6 +9,10 @@ use tidelog_core::CommitVersion;
 use crate::commit::Commit;
 use crate::part::Part;
 
+/// How many parts at the end keep their rows in memory, if these came inside their commits: twice as
+/// many as upkeep leaves, and some hundred kilobytes at most.
+const INLINE_TAIL_MAX: usize = 64;
+
 /// Parts in the order of their commits. The parts of a run stand together, in the order of its rows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveParts {
@@ -37,15 +41,21 @@ impl LiveParts {
     ///
     /// Merged parts take the place of those that they replace, whose rows they must hold.
     pub(crate) fn after(&self, commit: &Commit) -> Result<Self, String> {
-        let (merged, new): (Vec<_>, Vec<_>) =
-            commit.parts.iter().map(|part| Arc::new(part.clone())).partition(|p| p.is_merged());
+        let (merged, mut new): (Vec<_>, Vec<_>) =
+            commit.parts.iter().cloned().partition(Part::is_merged);
+        if let [part] = new.as_mut_slice()
+            && self.tail < INLINE_TAIL_MAX
+        {
+            part.inline.clone_from(&commit.inline);
+        }
+        let merged: Vec<_> = merged.into_iter().map(Arc::new).collect();
         let mut next = self.clone();
         if !commit.removed.is_empty() || !merged.is_empty() {
             next.list = self.replaced(&commit.removed, merged)?;
             next.tail = count_tail(next.list.iter());
         }
         next.tail += new.len();
-        new.into_iter().for_each(|part| next.list.push_back_mut(part));
+        new.into_iter().for_each(|part| next.list.push_back_mut(Arc::new(part)));
         Ok(next)
     }
 

@@ -10,7 +10,6 @@
 //! `publish` never trusts an error: on any but success it reads `<N>.json` back and compares ids.
 //! Ours means committed, another's means conflict, absent means that the same bytes are put again.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +33,7 @@ use crate::part::{self, Described, Part};
 use crate::row::Row;
 use crate::series::SeriesState;
 use crate::state::Snapshot;
+use crate::turn::{Turn, Writers};
 use crate::upkeep::Merged;
 use crate::{decode, encode};
 
@@ -46,9 +46,6 @@ const PUBLISH_BACKOFF_MS: u64 = 20;
 const ONE_BY_ONE: i64 = 24;
 /// Parts that a reader of the whole log holds decoded.
 const BATCH_PARTS_AHEAD: usize = 4;
-/// Commits whose writers are remembered.
-const WRITERS_NOTED: usize = 128;
-const RIVALS_WITHIN_US: i64 = 10_000_000;
 
 /// The operation log of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,7 +70,7 @@ struct Current {
     /// The newest checkpoint that this handle knows of.
     checkpoint: Option<CommitVersion>,
     /// Who wrote the newest commits, and when.
-    writers: VecDeque<(Uuid, WriteTime)>,
+    writers: Writers,
 }
 
 /// A moment by two clocks: one that no user sets, one that runs while the machine sleeps.
@@ -180,7 +177,7 @@ impl Log {
             snapshot: Snapshot::empty(),
             confirmed,
             checkpoint: None,
-            writers: VecDeque::new(),
+            writers: Writers::default(),
         };
         let writer = TransactionId::random(env.randomness.as_ref()).as_uuid();
         Self { inner: Arc::new(Inner { objects, env, writer, current: Mutex::new(current) }) }
@@ -247,6 +244,19 @@ impl Log {
     /// # Errors
     /// Damage, a newer format, or the store's failure.
     pub async fn refresh(&self) -> Result<Snapshot, Error> {
+        self.read_on(|_| false).await
+    }
+
+    /// As [`Self::refresh`], but asks for no more commits once all that write have committed since
+    /// this handle has: then none is expected but its own.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn refresh_to_turn(&self) -> Result<Snapshot, Error> {
+        self.read_on(|turn| turn.ahead == Some(0)).await
+    }
+
+    async fn read_on(&self, enough: impl Fn(Turn) -> bool) -> Result<Snapshot, Error> {
         let (mut snapshot, confirmed) = self.newest();
         let asked = Moment::now(&self.inner.env);
         let objects = &self.inner.objects;
@@ -263,6 +273,11 @@ impl Log {
             if came < size {
                 break;
             }
+            if enough(self.turn()) {
+                // Whether it is the newest is not known.
+                self.advance(&snapshot, confirmed);
+                return Ok(self.snapshot());
+            }
         }
         if self.may_be_expired(&snapshot, confirmed).await? {
             return self.reopen().await;
@@ -271,27 +286,15 @@ impl Log {
         Ok(self.snapshot())
     }
 
-    /// How many other handles have written some of the newest commits, within the seconds before the
-    /// newest of them.
+    /// Where this handle stands among those that write, as far as it has read the log.
     #[must_use]
-    pub fn rivals(&self) -> usize {
-        let current = self.current();
-        let Some((_, newest)) = current.writers.back() else { return 0 };
-        let recent = |time: &WriteTime| newest.micros() - time.micros() <= RIVALS_WITHIN_US;
-        let others = current
-            .writers
-            .iter()
-            .filter(|(writer, time)| *writer != self.inner.writer && recent(time));
-        others.map(|(writer, _)| writer).collect::<HashSet<_>>().len()
+    pub fn turn(&self) -> Turn {
+        self.current().writers.turn(self.inner.writer)
     }
 
     fn note_writer(&self, commit: &Commit) {
         let Some(writer) = commit.writer else { return };
-        let mut current = self.current();
-        current.writers.push_back((writer, commit.last_write));
-        if current.writers.len() > WRITERS_NOTED {
-            current.writers.pop_front();
-        }
+        self.current().writers.note(commit.version, writer, commit.last_write);
     }
 
     /// The state after `commit`, with the rows of it that a state like `snapshot` needs.
@@ -424,7 +427,7 @@ impl Log {
         let removed = changes.removes.iter().map(|part| part.object.clone()).collect();
         let parts = changes.adds.iter().cloned().map(Part::from_add);
         let parts = parts.collect::<Result<Vec<_>, _>>().map_err(Error::encode)?;
-        let writer = self.inner.writer;
+        let (writer, inline) = (self.inner.writer, changes.inline.clone());
         let json = commit::encode(id, writer, changes, last_write)?;
         let complete_through = last_write;
         let commit = Commit {
@@ -436,7 +439,7 @@ impl Log {
             parts,
             removed,
             table: None,
-            inline: None,
+            inline,
         };
         let confirmed = self.current().confirmed;
         Ok(StagedCommit { base: base.clone(), confirmed, commit, json, part, rows, transaction })

@@ -18,6 +18,7 @@ use tidelog_core::{CommitVersion, NodeId, WriteTime};
 
 use crate::error::Error;
 use crate::hash::Hash128;
+use crate::inline::Inline;
 use crate::row::Row;
 use crate::schema::{STATS_COLUMNS, column};
 use crate::state::LoadedSeries;
@@ -42,6 +43,8 @@ pub(crate) struct Part {
     pub(crate) run: Option<String>,
     pub(crate) place: usize,
     pub(crate) layout: Option<Layout>,
+    /// Its rows, if they came inside their commit and are still likely to be merged.
+    pub(crate) inline: Option<Inline>,
     nodes: Option<(String, String)>,
     paths: Option<(String, String)>,
     add: Arc<Add>,
@@ -158,6 +161,7 @@ impl Part {
             run: run.map(|(run, _)| run.to_owned()),
             place: run.and_then(|(_, place)| place.parse().ok()).unwrap_or_default(),
             layout: Layout::from_tags(tag(TAG_GROUPS), tag(TAG_TAIL))?,
+            inline: None,
             nodes: range(column::NODE_ID),
             paths: range(column::PATH),
             add: Arc::new(add),

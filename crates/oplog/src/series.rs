@@ -138,7 +138,9 @@ pub struct SeriesState {
 }
 
 impl SeriesState {
-    pub(crate) fn new(node: NodeId) -> Self {
+    /// A series without a version.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
         Self {
             node,
             versions: RangeLog::default(),
@@ -184,6 +186,26 @@ impl SeriesState {
         self.rows += row.rows;
         self.versions.push(Arc::new(row));
         Ok(())
+    }
+
+    /// The series with versions that are not in the log yet; those that it has already are left out.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`] if they do not follow its own.
+    pub fn with_versions<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a Arc<VersionRow>>,
+    ) -> Result<Self, Error> {
+        let mut next = self.clone();
+        for row in rows.filter(|row| row.version > self.head()) {
+            if row.version != next.head().next() {
+                let reason = format!("series {} has no {}", self.node, next.head().next());
+                return Err(Error::Inconsistent { commit: row.commit, reason });
+            }
+            next.rows += row.rows;
+            next.versions.push(Arc::clone(row));
+        }
+        Ok(next)
     }
 
     pub(crate) fn push_file(&mut self, row: FileRow) {

@@ -138,6 +138,12 @@ impl Snapshot {
         Ok(tree)
     }
 
+    /// The write time of the newest change of the tree.
+    #[must_use]
+    pub fn last_tree_write(&self) -> WriteTime {
+        self.0.history.last().map_or(WriteTime::MIN, |row| row.timestamp)
+    }
+
     /// Every change of the tree, oldest first.
     pub fn tree_history(&self) -> impl DoubleEndedIterator<Item = &Arc<TreeRow>> {
         self.0.history.iter()

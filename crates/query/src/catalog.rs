@@ -6,23 +6,24 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 use tidelog_core::{AsOf, TreePath};
-use tidelog_oplog::{EntryType, Snapshot};
+use tidelog_oplog::EntryType;
+use tidelog_store::Head;
 
 use crate::error::Error;
 use crate::log_tables;
 use crate::session::{LOG_SCHEMA, Queries, SERIES_SCHEMA};
 use crate::table::{SeriesTable, Shape, TextColumns};
 
-/// The store in one snapshot.
+/// The store as one statement sees it.
 #[derive(Debug)]
 pub(crate) struct StoreCatalog {
     queries: Queries,
-    snapshot: Snapshot,
+    head: Head,
 }
 
 impl StoreCatalog {
-    pub(crate) fn new(queries: Queries, snapshot: Snapshot) -> Self {
-        Self { queries, snapshot }
+    pub(crate) fn new(queries: Queries, head: Head) -> Self {
+        Self { queries, head }
     }
 }
 
@@ -32,10 +33,10 @@ impl CatalogProvider for StoreCatalog {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let (queries, snapshot) = (self.queries.clone(), self.snapshot.clone());
+        let (queries, head) = (self.queries.clone(), self.head.clone());
         match name {
-            SERIES_SCHEMA => Some(Arc::new(SeriesSchema { queries, snapshot })),
-            LOG_SCHEMA => Some(Arc::new(LogSchema { queries, snapshot })),
+            SERIES_SCHEMA => Some(Arc::new(SeriesSchema { queries, head })),
+            LOG_SCHEMA => Some(Arc::new(LogSchema { queries, head })),
             _ => None,
         }
     }
@@ -45,13 +46,13 @@ impl CatalogProvider for StoreCatalog {
 #[derive(Debug)]
 struct SeriesSchema {
     queries: Queries,
-    snapshot: Snapshot,
+    head: Head,
 }
 
 #[async_trait]
 impl SchemaProvider for SeriesSchema {
     fn table_names(&self) -> Vec<String> {
-        self.snapshot
+        self.head
             .tree()
             .walk(&TreePath::root())
             .into_iter()
@@ -63,7 +64,7 @@ impl SchemaProvider for SeriesSchema {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Ok(path) = TreePath::parse(name) else { return Ok(None) };
         let engine = self.queries.engine();
-        let view = match engine.series_in(&self.snapshot, &path, &AsOf::Head).await {
+        let view = match engine.series_in(&self.head, &path, &AsOf::Head).await {
             Ok(view) => view,
             Err(error) => return Err(Error::Store(error).into()),
         };
@@ -80,7 +81,7 @@ impl SchemaProvider for SeriesSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        TreePath::parse(name).is_ok_and(|path| self.snapshot.tree().resolve(&path).is_some())
+        TreePath::parse(name).is_ok_and(|path| self.head.tree().resolve(&path).is_some())
     }
 }
 
@@ -88,7 +89,7 @@ impl SchemaProvider for SeriesSchema {
 #[derive(Debug)]
 struct LogSchema {
     queries: Queries,
-    snapshot: Snapshot,
+    head: Head,
 }
 
 #[async_trait]
@@ -98,7 +99,7 @@ impl SchemaProvider for LogSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        log_tables::table(name, self.queries.engine().log().clone(), self.snapshot.clone())
+        log_tables::table(name, self.queries.engine().log().clone(), self.head.snapshot().clone())
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
     Visitor,
 };
 use tidelog_core::{AsOf, PathPattern};
-use tidelog_oplog::Snapshot;
+use tidelog_store::Head;
 
 use crate::error::Error;
 use crate::session::Queries;
@@ -123,7 +123,7 @@ fn literal(arg: &FunctionArg) -> Option<String> {
 impl Queries {
     pub(crate) async fn resolve(
         &self,
-        snapshot: &Snapshot,
+        head: &Head,
         call: &Call,
     ) -> std::result::Result<Arc<SeriesTable>, Error> {
         let store = |error: tidelog_store::Error| Error::Store(error);
@@ -138,7 +138,7 @@ impl Queries {
             (_, Some(_)) => Shape::Series,
             (_, None) => Shape::Glob,
         };
-        let views = self.engine().series_matching(snapshot, &pattern, &as_of).await?;
+        let views = self.engine().series_matching(head, &pattern, &as_of).await?;
         let table = SeriesTable::try_new(
             self.engine().clone(),
             self.url().clone(),

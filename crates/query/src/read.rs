@@ -153,8 +153,8 @@ impl Queries {
         pattern: &PathPattern,
         options: &ReadOptions,
     ) -> Result<ReadPlan, Error> {
-        let snapshot = self.engine().head().await?;
-        let views = self.engine().series_matching(&snapshot, pattern, &options.as_of).await?;
+        let head = self.engine().head().await?;
+        let views = self.engine().series_matching(&head, pattern, &options.as_of).await?;
         let range = options.range.unwrap_or(TimeRange::ALL);
         let (total_versions, time_range) = covered(&views, range);
         let shape = if pattern.as_path().is_some() { Shape::Series } else { Shape::Glob };

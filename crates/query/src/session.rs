@@ -145,16 +145,16 @@ impl Queries {
     /// Plans one statement.
     async fn plan(&self, sql: &str, policy: SqlPolicy) -> Result<Arc<dyn ExecutionPlan>, Error> {
         limits::check(sql)?;
-        let snapshot = self.engine.head().await?;
+        let head = self.engine.head().await?;
         let statement =
             self.state.sql_to_statement(sql, &self.state.config_options().sql_parser.dialect)?;
         let calls = functions::calls(&statement)?;
         let mut resolved = HashMap::new();
         for call in calls {
-            let table = self.resolve(&snapshot, &call).await?;
+            let table = self.resolve(&head, &call).await?;
             resolved.insert(call, table);
         }
-        let state = self.statement_state(snapshot, resolved);
+        let state = self.statement_state(head, resolved);
         // Planning is long stretches of computation: off the runtime's own threads with it.
         let (runtime, queries) = (tokio::runtime::Handle::current(), self.clone());
         let planned = tokio::task::spawn_blocking(move || {
@@ -169,14 +169,14 @@ impl Queries {
         planned.await.map_err(|error| Error::Execution { message: error.to_string() })?
     }
 
-    /// The session of one statement: names resolve in `snapshot`, and it starts now.
+    /// The session of one statement: names resolve in `head`, and it starts now.
     fn statement_state(
         &self,
-        snapshot: tidelog_oplog::Snapshot,
+        head: tidelog_store::Head,
         resolved: functions::Resolved,
     ) -> SessionState {
         let catalogs = MemoryCatalogProviderList::new();
-        let catalog = StoreCatalog::new(self.clone(), snapshot);
+        let catalog = StoreCatalog::new(self.clone(), head);
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
         let mut state = self.idle().pop().unwrap_or_else(|| (*self.state).clone());
         state.register_catalog_list(Arc::new(catalogs));

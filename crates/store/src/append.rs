@@ -218,12 +218,12 @@ impl Engine {
         let Some(transaction) = append.transaction.filter(|_| !append.generated) else {
             return Ok(None);
         };
-        let snapshot = self.head().await?;
-        let Some(node) = snapshot.tree().resolve(&append.path) else { return Ok(None) };
+        let head = self.head().await?;
+        let Some(node) = head.tree().resolve(&append.path) else { return Ok(None) };
         if node.entry != EntryType::FileSeries {
             return Ok(None);
         }
-        let series = self.log().series(&snapshot, node.id).await?;
+        let series = head.series(self.log(), node.id).await?;
         Ok(series.find_transaction(transaction).map(|row| AppendReceipt {
             path: append.path.clone(),
             version: Some(row.version),
@@ -310,7 +310,8 @@ impl Engine {
         // from a state that somebody has changed since.
         if !matches!(&prepared, Ok((_, failed)) if failed.is_empty()) {
             match self.head().await {
-                Ok(newest) if newest.next_commit() != snapshot.next_commit() => {
+                Ok(newest) if newest.snapshot().next_commit() != snapshot.next_commit() => {
+                    let newest = newest.snapshot().clone();
                     prepared = self.prepare(&appends, &group, newest, all_or_none).await;
                 }
                 Ok(_) => {}

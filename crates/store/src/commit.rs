@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
-use crate::pace::Pace;
+use crate::pace::{Before, Pace};
 use crate::prepare::VersionFacts;
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::{self, UpkeepMode};
@@ -204,15 +204,10 @@ impl WriterTask {
         }
         let mut base = self.log.snapshot();
         for attempt in 1..=ATTEMPTS_MAX {
-            let (rivals, now) = (self.log.rivals(), self.env.clock.monotonic());
-            let randomness = self.env.randomness.as_ref();
-            if let Some(wait) = self.pace.wait(attempt, rivals, now, randomness) {
-                tokio::time::sleep(wait).await;
-                base = match self.log.refresh().await {
-                    Ok(newest) => newest,
-                    Err(error) => return reject_all(group, &error.into()),
-                };
-            }
+            base = match self.wait_for_turn(attempt, base).await {
+                Ok(base) => base,
+                Err(error) => return reject_all(group, &error),
+            };
             let began = self.env.clock.monotonic();
             let (changes, drafted) = match self.draft(&base, &group).await {
                 Ok(drafted) => drafted,
@@ -245,6 +240,24 @@ impl WriterTask {
             let error = Error::Contention { path: intent.work.path(), attempts: ATTEMPTS_MAX };
             answer(intent.reply, Err(error.into()));
         }
+    }
+
+    /// Waits until nobody else's commit is expected, as far as others can be known; returns the
+    /// newest state that has been read.
+    async fn wait_for_turn(&self, attempt: u32, mut base: Snapshot) -> Result<Snapshot, Error> {
+        for looks in 0.. {
+            let turn = self.log.turn();
+            let before = Before { attempt, looks, now: self.env.clock.monotonic() };
+            let randomness = self.env.randomness.as_ref();
+            let Some(wait) = self.pace.wait(before, &turn, randomness) else { break };
+            tokio::time::sleep(wait).await;
+            base = if self.pace.is_in_rhythm(before, &turn) {
+                self.log.refresh_to_turn().await?
+            } else {
+                self.log.refresh().await?
+            };
+        }
+        Ok(base)
     }
 
     /// The changes of a group against `base`, and for each member its versions or why not.

@@ -259,7 +259,7 @@ fn integers(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
 }
 
 /// Null count and exact bounds of a column; no bounds where they could be doubted.
-fn column_stats(column: &ArrayRef) -> ColumnStats {
+pub(crate) fn column_stats(column: &ArrayRef) -> ColumnStats {
     ColumnStats { nulls: column.logical_null_count() as u64, bounds: column_bounds(column) }
 }
 

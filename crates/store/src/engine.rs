@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidelog_core::{Env, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions};
 use tidelog_storage::object_store::ObjectStore;
 
 use crate::commit::{Landed, Rejected, TreeChange, Work, Writer};
 use crate::error::Error;
 use crate::file_reader::FileReaders;
+use crate::head::Head;
+use crate::hot::HotState;
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
 
@@ -142,8 +144,9 @@ impl Engine {
     ///
     /// # Errors
     /// If the log cannot be read or is damaged.
-    pub async fn head(&self) -> Result<Snapshot, Error> {
-        Ok(self.inner.log.refresh_after(self.inner.max_staleness).await?)
+    pub async fn head(&self) -> Result<Head, Error> {
+        let hot = HotState::default();
+        Head::new(self.inner.log.refresh_after(self.inner.max_staleness).await?, hot)
     }
 
     pub(crate) fn new_transaction(&self) -> TransactionId {
@@ -220,10 +223,10 @@ impl Engine {
         self.change_tree(TreeChange::Remove { path: path.clone(), recursive }).await
     }
 
-    /// The nodes that match, in order of their paths, in `snapshot`.
+    /// The nodes that match, in order of their paths, in `head`.
     #[must_use]
-    pub fn list(&self, snapshot: &Snapshot, pattern: &PathPattern) -> Vec<(TreePath, Arc<Node>)> {
-        snapshot.tree().matching(pattern)
+    pub fn list(&self, head: &Head, pattern: &PathPattern) -> Vec<(TreePath, Arc<Node>)> {
+        head.tree().matching(pattern)
     }
 }
 

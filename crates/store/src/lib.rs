@@ -31,6 +31,8 @@ pub mod engine;
 pub mod error;
 pub mod file_reader;
 pub mod fsck;
+pub mod head;
+pub mod hot;
 pub mod names;
 pub mod pages;
 pub mod series_schema;
@@ -49,6 +51,8 @@ pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, Mode, schema_
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};
+pub use head::Head;
+pub use hot::{HotFile, HotSeries, HotState};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
 pub use upkeep::{Maintained, UpkeepMode};
 pub use view::SeriesView;

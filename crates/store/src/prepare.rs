@@ -8,10 +8,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, DynComparator, Int64Array, RecordBatch, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, DynComparator, Int64Array, RecordBatch, UInt32Array,
     make_comparator,
 };
 use arrow::compute::{SortOptions, concat_batches, filter_record_batch, take_record_batch};
+use arrow::datatypes::Int64Type;
 use tidelog_core::{EventTime, TimeRange, TreePath};
 
 use crate::error::Error;
@@ -52,22 +53,52 @@ pub(crate) fn prepare(
         kept.push(batch);
     }
     let (all, numbers) = joined(path, schema, &kept)?;
-    let sorter = Sorter::new(path, schema, &all)?;
-    let (all, numbers) = match sorter.order() {
-        None => (all, numbers),
-        Some(order) => {
-            let encode = |e: arrow::error::ArrowError| encode_error(path, &e);
-            let numbers = arrow::compute::take(&numbers, &order, None).map_err(encode)?;
-            (take_record_batch(&all, &order).map_err(encode)?, numbers)
-        }
-    };
-    let unique = Sorter::new(path, schema, &all)?.is_unique();
-    let times = schema.times(path, &all)?;
     let mut columns = all.columns().to_vec();
     columns.push(numbers);
-    let batch = RecordBatch::try_new(schema.stored_columns(), columns)
+    let all = RecordBatch::try_new(schema.stored_columns(), columns)
         .map_err(|e| encode_error(path, &e))?;
+    in_order(path, schema, all, versions)
+}
+
+/// Stored rows, `__version` included, brought into the order of a file. Rows of later versions come
+/// later.
+fn in_order(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    rows: RecordBatch,
+    versions: Vec<VersionFacts>,
+) -> Result<PreparedRows, Error> {
+    let batch = match Sorter::new(path, schema, &rows)?.order() {
+        None => rows,
+        Some(order) => take_record_batch(&rows, &order).map_err(|e| encode_error(path, &e))?,
+    };
+    let unique = Sorter::new(path, schema, &batch)?.is_unique();
+    let times = schema.times(path, &batch)?;
     Ok(PreparedRows { batch, times, versions, unique })
+}
+
+/// Stored batches of one series, oldest versions first, as one in the order of a file. To the
+/// versions of each the number beside it is added.
+pub(crate) fn sorted(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    batches: &[(RecordBatch, i64)],
+) -> Result<PreparedRows, Error> {
+    let renumbered = batches.iter().map(|(batch, offset)| {
+        let mut columns = batch.columns().to_vec();
+        if *offset != 0
+            && let Some(numbers) = columns.pop()
+        {
+            let numbers = numbers.as_primitive::<Int64Type>().unary::<_, Int64Type>(|n| n + offset);
+            columns.push(Arc::new(numbers));
+        }
+        RecordBatch::try_new(schema.stored_columns(), columns)
+    });
+    let renumbered: Vec<RecordBatch> =
+        renumbered.collect::<Result<_, _>>().map_err(|e| encode_error(path, &e))?;
+    let all = concat_batches(&schema.stored_columns(), &renumbered)
+        .map_err(|e| encode_error(path, &e))?;
+    in_order(path, schema, all, Vec::new())
 }
 
 fn encode_error(path: &TreePath, error: &arrow::error::ArrowError) -> Error {
@@ -198,8 +229,7 @@ impl Sorter {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, StringArray, TimestampSecondArray};
-    use arrow::datatypes::Int64Type;
+    use arrow::array::{StringArray, TimestampSecondArray};
     use tidelog_oplog::SeriesOptions;
 
     use super::*;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tidelog_core::{AsOf, PathPattern, TimeRange, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, FileRow, Node, SeriesState, Snapshot, Tree, VersionRow};
+use tidelog_oplog::{EntryType, FileRow, Node, SeriesState, Tree, VersionRow};
 
 use crate::engine::{Engine, schema_of};
 use crate::error::Error;
+use crate::head::Head;
+use crate::hot::HotFile;
 use crate::series_schema::SeriesSchema;
 
 /// One series as of one point in history. Cheap to clone; never changes.
@@ -17,6 +19,7 @@ pub struct SeriesView {
     series: Arc<SeriesState>,
     version: Version,
     provisional: bool,
+    hot: Arc<[Arc<HotFile>]>,
 }
 
 impl SeriesView {
@@ -61,6 +64,22 @@ impl SeriesView {
         self.series.files_overlapping(range).filter(|file| file.min_version <= self.version)
     }
 
+    /// Rows in memory, in pieces that touch `range` and hold rows of visible versions. No row is both
+    /// here and in a file.
+    pub fn hot_files(&self, range: TimeRange) -> impl Iterator<Item = &Arc<HotFile>> {
+        let seen = move |file: &&Arc<HotFile>| {
+            let row = file.row();
+            row.min_version <= self.version && row.range.overlaps(&range)
+        };
+        self.hot.iter().filter(seen)
+    }
+
+    /// How many pieces in memory hold rows of visible versions.
+    #[must_use]
+    pub fn hot_file_count(&self) -> u64 {
+        self.hot_files(TimeRange::ALL).count() as u64
+    }
+
     /// How many files hold rows of visible versions.
     #[must_use]
     pub fn file_count(&self) -> u64 {
@@ -98,36 +117,36 @@ impl Engine {
     /// # Errors
     /// If there is no such series, it has no columns yet, or the point cannot be read.
     pub async fn series(&self, path: &TreePath, as_of: &AsOf) -> Result<SeriesView, Error> {
-        let snapshot = self.head().await?;
-        self.series_in(&snapshot, path, as_of).await
+        let head = self.head().await?;
+        self.series_in(&head, path, as_of).await
     }
 
-    /// The series at `path` as of a point in history, seen from `snapshot`.
+    /// The series at `path` as of a point in history, seen from `head`.
     ///
     /// # Errors
     /// As [`Engine::series`].
     pub async fn series_in(
         &self,
-        snapshot: &Snapshot,
+        head: &Head,
         path: &TreePath,
         as_of: &AsOf,
     ) -> Result<SeriesView, Error> {
         match as_of {
             AsOf::Head => {
-                let node = series_node(snapshot.tree(), path, None)?;
-                self.view(snapshot, path.clone(), &node, None).await
+                let node = series_node(head.tree(), path, None)?;
+                self.view(head, path.clone(), &node, None).await
             }
             AsOf::Version(version) => {
-                let node = series_node(snapshot.tree(), path, None)?;
-                let mut view = self.view(snapshot, path.clone(), &node, None).await?;
+                let node = series_node(head.tree(), path, None)?;
+                let mut view = self.view(head, path.clone(), &node, None).await?;
                 check_version(path, *version, view.version)?;
                 view.version = *version;
                 Ok(view)
             }
             AsOf::Time(time) => {
-                let tree = tree_at(snapshot, path.as_str(), *time)?;
+                let tree = tree_at(head, path.as_str(), *time)?;
                 let node = series_node(&tree, path, Some(*time))?;
-                self.view(snapshot, path.clone(), &node, Some(*time)).await
+                self.view(head, path.clone(), &node, Some(*time)).await
             }
             other => Err(no_snapshot(path.as_str(), other)),
         }
@@ -141,16 +160,16 @@ impl Engine {
     /// series.
     pub async fn series_matching(
         &self,
-        snapshot: &Snapshot,
+        head: &Head,
         pattern: &PathPattern,
         as_of: &AsOf,
     ) -> Result<Vec<SeriesView>, Error> {
         if let Some(path) = pattern.as_path() {
-            return Ok(vec![self.series_in(snapshot, &path, as_of).await?]);
+            return Ok(vec![self.series_in(head, &path, as_of).await?]);
         }
         let (tree, time) = match as_of {
-            AsOf::Head => (snapshot.tree().clone(), None),
-            AsOf::Time(time) => (tree_at(snapshot, pattern.as_str(), *time)?, Some(*time)),
+            AsOf::Head => (head.tree().clone(), None),
+            AsOf::Time(time) => (tree_at(head, pattern.as_str(), *time)?, Some(*time)),
             AsOf::Version(_) => {
                 return Err(Error::GlobVersion {
                     pattern: pattern.to_string(),
@@ -162,7 +181,7 @@ impl Engine {
         let mut views = Vec::new();
         for (path, node) in tree.matching(pattern) {
             if node.entry == EntryType::FileSeries && node.schema.is_some() {
-                views.push(self.view(snapshot, path, &node, time).await?);
+                views.push(self.view(head, path, &node, time).await?);
             }
         }
         if views.is_empty() {
@@ -173,16 +192,18 @@ impl Engine {
 
     async fn view(
         &self,
-        snapshot: &Snapshot,
+        head: &Head,
         path: TreePath,
         node: &Node,
         time: Option<WriteTime>,
     ) -> Result<SeriesView, Error> {
-        let series = self.log().series(snapshot, node.id).await?;
+        let committed = head.committed(self.log(), node.id).await?.head();
+        let hot = head.hot_files(node.id, committed).into();
+        let series = head.series(self.log(), node.id).await?;
         let Some(schema) = schema_of(&path, node)? else { return Err(Error::NoSchema { path }) };
         let version = time.map_or_else(|| series.head(), |time| series.version_at(time));
-        let provisional = time.is_some_and(|time| time > snapshot.complete_through());
-        Ok(SeriesView { path, schema, series, version, provisional })
+        let provisional = time.is_some_and(|time| time > head.complete_through());
+        Ok(SeriesView { path, schema, series, version, provisional, hot })
     }
 }
 
@@ -197,17 +218,14 @@ fn series_node(tree: &Tree, path: &TreePath, at: Option<WriteTime>) -> Result<Ar
     Err(Error::WrongEntry { path: path.clone(), expected: "series" })
 }
 
-fn tree_at(snapshot: &Snapshot, path: &str, time: WriteTime) -> Result<Tree, Error> {
-    match snapshot.tree_history().next() {
-        Some(first) if time < first.timestamp => Err(Error::AsOf {
+fn tree_at(head: &Head, path: &str, time: WriteTime) -> Result<Tree, Error> {
+    match head.begins() {
+        Some(first) if time < first => Err(Error::AsOf {
             path: path.to_owned(),
             asked: time.to_string(),
-            readable: format!(
-                "the store's history begins at {}; name a later time",
-                first.timestamp
-            ),
+            readable: format!("the store's history begins at {first}; name a later time"),
         }),
-        _ => Ok(snapshot.tree_at(time)?),
+        _ => head.tree_at(time),
     }
 }
 

@@ -483,8 +483,8 @@ impl Store {
     /// If the pattern is none or the log cannot be read.
     pub async fn list(&self, pattern: &str) -> Result<Vec<Entry>> {
         let pattern = PathPattern::parse(pattern)?;
-        let snapshot = self.engine().head().await?;
-        let found = self.engine().list(&snapshot, &pattern);
+        let head = self.engine().head().await?;
+        let found = self.engine().list(&head, &pattern);
         Ok(found
             .into_iter()
             .map(|(path, node)| Entry { path, entry: node.entry, created: node.created })
@@ -527,16 +527,16 @@ impl Store {
 
     /// The series at `path` at head, with or without versions.
     async fn series_node(&self, path: &TreePath) -> Result<(Arc<Node>, Arc<SeriesState>)> {
-        let snapshot = self.engine().head().await?;
+        let head = self.engine().head().await?;
         let path = path.clone();
-        let node = match snapshot.tree().resolve(&path) {
+        let node = match head.tree().resolve(&path) {
             Some(node) if node.entry == EntryType::FileSeries => Arc::clone(node),
             Some(_) => {
                 return Err(tidelog_store::Error::WrongEntry { path, expected: "series" }.into());
             }
             None => return Err(tidelog_store::Error::NotFound { path, at: None }.into()),
         };
-        let series = self.engine().log().series(&snapshot, node.id).await?;
+        let series = head.series(self.engine().log(), node.id).await?;
         Ok((node, series))
     }
 
@@ -545,14 +545,14 @@ impl Store {
     /// # Errors
     /// If the log cannot be read.
     pub async fn statistics(&self) -> Result<StoreStatistics> {
-        let snapshot = self.engine().head().await?;
-        let commits = u64::try_from(snapshot.next_commit().number()).unwrap_or_default();
+        let head = self.engine().head().await?;
+        let commits = u64::try_from(head.snapshot().next_commit().number()).unwrap_or_default();
         let mut counts = StoreStatistics { commits, ..StoreStatistics::default() };
-        for (_, node) in snapshot.tree().walk(&TreePath::root()) {
+        for (_, node) in head.tree().walk(&TreePath::root()) {
             match node.entry {
                 EntryType::Directory => counts.directories += 1,
                 EntryType::FileSeries => {
-                    let series = self.engine().log().series(&snapshot, node.id).await?;
+                    let series = head.series(self.engine().log(), node.id).await?;
                     counts.series += 1;
                     counts.versions += series.versions().len() as u64;
                     counts.rows += series.rows_appended();

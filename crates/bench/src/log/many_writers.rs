@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 use tidelog::{ErrorKind, SeriesExt, Store};
-use tidelog_testkit::TestS3;
+use tidelog_testkit::{S3Operation, TestS3};
 
 use super::TIDELOG;
 use crate::generate::sensors::{self, Sensors};
@@ -52,6 +52,7 @@ struct Outcome {
     landed: Vec<u64>,
     seconds: f64,
     requests: u64,
+    puts: u64,
     commits: u64,
     failed: u64,
 }
@@ -100,7 +101,9 @@ fn report(document: &mut Document, alone: &Outcome, together: &Outcome) {
     // Bounds are upper ones, so what must be large stands below.
     let what = "one writer's commits per second ÷ those of all writers";
     document.figure(what, "×", alone.rate() / together.rate(), Some(1.0 / RATE_AT_LEAST_OF_ONE));
-    let requests = together.requests as f64 / together.commits.max(1) as f64;
+    let of_each = |requests: u64| requests as f64 / together.commits.max(1) as f64;
+    document.fact("puts per landed commit", TIDELOG, "requests", of_each(together.puts));
+    let requests = of_each(together.requests);
     document.figure("requests per landed commit", "requests", requests, Some(REQUESTS_AT_MOST));
     let what = "an equal share ÷ that of the slowest writer";
     document.figure(what, "×", 1.0 / share, Some(1.0 / SHARE_AT_LEAST));
@@ -158,7 +161,9 @@ async fn tidelog(
     stop.store(true, Ordering::Relaxed);
     let counted = try_join_all(tasks).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
     let seconds = started.elapsed().as_secs_f64();
-    let requests = server.counts().total;
+    let counts = server.counts();
+    let puts = counts.by_operation.get(&S3Operation::Put).copied().unwrap_or(0);
+    let requests = counts.total;
     first.list("/*").await?;
     let (landed, failed): (Vec<u64>, Vec<u64>) = counted.into_iter().unzip();
     let versions = u64::try_from(first.versions(SERIES).await?.len())?;
@@ -167,7 +172,7 @@ async fn tidelog(
     let what = format!("every append of {writers} a version, once");
     document.check(&what, versions == expected, detail);
     let commits = head(&first).saturating_sub(before);
-    Ok(Outcome { landed, seconds, requests, commits, failed: failed.iter().sum() })
+    Ok(Outcome { landed, seconds, requests, puts, commits, failed: failed.iter().sum() })
 }
 
 /// delta-rs alone and with as many writers, if peers take part.
@@ -197,9 +202,11 @@ fn delta(
             }),
         )?;
         let commits = reply.landed.iter().sum();
-        let requests = server.counts().total;
+        let counts = server.counts();
+        let puts = counts.by_operation.get(&S3Operation::Put).copied().unwrap_or(0);
+        let requests = counts.total;
         let Reply { landed, failed, seconds } = reply;
-        Ok(Outcome { landed, seconds, requests, commits, failed })
+        Ok(Outcome { landed, seconds, requests, puts, commits, failed })
     };
     let alone = write(1, args.alone_seconds)?;
     Ok(Some((alone, write(args.writers, args.seconds)?)))

@@ -78,10 +78,8 @@ impl Cursor {
             }
         }
         let mut batches = Vec::new();
-        for (path, bytes) in read_all(log, &unsorted).await? {
-            for batch in decode::batches(&path, bytes)? {
-                batches.push(output.set_apart(&batch)?);
-            }
+        for batch in read_all(log, &unsorted).await?.into_iter().flatten() {
+            batches.push(output.set_apart(&batch)?);
         }
         let held = concat_batches(&log_schema(), &batches).map_err(Error::encode)?;
         Ok(Self { ahead, tail: None, held: sorted(&held, &SERIES_ORDER)? })
@@ -139,9 +137,16 @@ impl Cursor {
     }
 }
 
-async fn read_all(log: &Log, parts: &[Arc<Part>]) -> Result<Vec<(String, Bytes)>, Error> {
+/// All rows of these parts; only those that are not in memory are fetched.
+async fn read_all(log: &Log, parts: &[Arc<Part>]) -> Result<Vec<Vec<RecordBatch>>, Error> {
     let read = log.objects().each(parts.to_vec(), |objects, part| async move {
-        objects.part(&part).await.map(|(path, bytes)| (path.to_string(), bytes))
+        match &part.inline {
+            Some(inline) => inline.batches(&part.object),
+            None => {
+                let (path, bytes) = objects.part(&part).await?;
+                decode::batches(path.as_ref(), bytes)
+            }
+        }
     });
     read.await
 }

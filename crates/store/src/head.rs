@@ -1,0 +1,109 @@
+//! What a read sees of a store: what is committed, and what this process has acknowledged since.
+
+use std::sync::Arc;
+
+use tidelog_core::{NodeId, Version, WriteTime};
+use tidelog_oplog::{Log, SeriesState, Snapshot, Tree, TreeRow};
+
+use crate::error::Error;
+use crate::hot::{HotFile, HotState};
+
+/// The newest state of a store, as one read or statement sees it. Cheap to clone; never changes.
+#[derive(Debug, Clone)]
+pub struct Head {
+    snapshot: Snapshot,
+    tree: Tree,
+    /// Changes of the tree that are not committed.
+    pending: Arc<[TreeRow]>,
+    hot: HotState,
+}
+
+impl Head {
+    /// What is committed in `snapshot` and what is hot besides. `hot` must have been taken first:
+    /// what leaves it is committed before.
+    pub(crate) fn new(snapshot: Snapshot, hot: HotState) -> Result<Self, Error> {
+        let mut tree = snapshot.tree().clone();
+        let is_new = |row: &&TreeRow| row.timestamp > snapshot.last_tree_write();
+        let pending: Arc<[TreeRow]> = hot.tree_rows().filter(is_new).cloned().collect();
+        for row in pending.iter() {
+            apply(&mut tree, row)?;
+        }
+        Ok(Self { snapshot, tree, pending, hot })
+    }
+
+    /// What is committed.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What is hot; some of it may be committed already.
+    #[must_use]
+    pub fn hot(&self) -> &HotState {
+        &self.hot
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The tree as it stood at `time`, inclusive.
+    ///
+    /// # Errors
+    /// If the log's own rows contradict one another.
+    pub fn tree_at(&self, time: WriteTime) -> Result<Tree, Error> {
+        let mut tree = self.snapshot.tree_at(time)?;
+        for row in self.pending.iter().filter(|row| row.timestamp <= time) {
+            apply(&mut tree, row)?;
+        }
+        Ok(tree)
+    }
+
+    /// When the store's first node was made.
+    pub(crate) fn begins(&self) -> Option<WriteTime> {
+        let committed = self.snapshot.tree_history().next().map(|row| row.timestamp);
+        committed.or_else(|| self.pending.first().map(|row| row.timestamp))
+    }
+
+    /// The time up to which `as_of` a time is exact.
+    #[must_use]
+    pub fn complete_through(&self) -> WriteTime {
+        self.snapshot.complete_through().max(self.hot.last_write())
+    }
+
+    /// All versions of the series `node`, and the files of those that are committed. Read from the
+    /// log if nobody has asked before.
+    ///
+    /// # Errors
+    /// Damage, or the store's failure.
+    pub async fn series(&self, log: &Log, node: NodeId) -> Result<Arc<SeriesState>, Error> {
+        let committed = self.committed(log, node).await?;
+        if self.hot.head(node).is_none_or(|head| head <= committed.head()) {
+            return Ok(committed);
+        }
+        Ok(Arc::new(committed.with_versions(self.hot.versions(node))?))
+    }
+
+    /// The series `node` as far as it is committed.
+    pub(crate) async fn committed(
+        &self,
+        log: &Log,
+        node: NodeId,
+    ) -> Result<Arc<SeriesState>, Error> {
+        if self.snapshot.tree().node(node).is_none() {
+            return Ok(Arc::new(SeriesState::new(node)));
+        }
+        Ok(log.series(&self.snapshot, node).await?)
+    }
+
+    /// The rows of versions after `committed` of the series `node`.
+    pub(crate) fn hot_files(&self, node: NodeId, committed: Version) -> Vec<Arc<HotFile>> {
+        self.hot.files(node, committed).cloned().collect()
+    }
+}
+
+fn apply(tree: &mut Tree, row: &TreeRow) -> Result<(), Error> {
+    tree.apply(row).map_err(|reason| Error::Options { path: row.path.clone(), reason })
+}

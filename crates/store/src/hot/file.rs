@@ -1,0 +1,139 @@
+//! Sorted rows in memory, with the log row that a file of them would have.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidelog_core::{CommitVersion, EventTime, FileId, NodeId, TimeRange, TreePath, Version};
+use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128};
+
+use crate::encode::column_stats;
+use crate::error::Error;
+use crate::prepare::{PreparedRows, sorted};
+use crate::series_schema::SeriesSchema;
+
+/// What a piece costs beyond its columns: the log row, the batch, places in lists.
+const OVERHEAD_BYTES: usize = 1024;
+
+/// Rows of one or more versions of a series, in memory, in the order of a file.
+#[derive(Debug)]
+pub struct HotFile {
+    row: Arc<FileRow>,
+    batch: RecordBatch,
+    bytes: usize,
+    /// How often pieces have been joined to make it.
+    level: u32,
+}
+
+impl HotFile {
+    /// Prepared rows, whose versions are counted from `base`.
+    pub(crate) fn new(
+        path: &TreePath,
+        node: NodeId,
+        schema: &SeriesSchema,
+        prepared: &PreparedRows,
+        base: Version,
+    ) -> Result<Self, Error> {
+        let last = i64::try_from(prepared.versions.len()).unwrap_or(i64::MAX) - 1;
+        Self::of(path, node, schema, prepared, base, (0, last), 0)
+    }
+
+    fn of(
+        path: &TreePath,
+        node: NodeId,
+        schema: &SeriesSchema,
+        prepared: &PreparedRows,
+        base: Version,
+        versions: (i64, i64),
+        level: u32,
+    ) -> Result<Self, Error> {
+        let batch = prepared.batch.clone();
+        let user_columns = &batch.columns()[..batch.num_columns() - 1];
+        let stats: Vec<ColumnStats> = user_columns.iter().map(column_stats).collect();
+        let column_stats = ColumnStats::encode_all(&stats).into();
+        let bytes = batch.get_array_memory_size() + OVERHEAD_BYTES;
+        let row = FileRow {
+            op: FileOp::Add,
+            // Made of what is unique among hot pieces, so that no randomness is spent.
+            file: FileId::from_uuid(node.as_uuid()),
+            node,
+            path: path.clone(),
+            timestamp: tidelog_core::WriteTime::default(),
+            location: "".into(),
+            size: bytes as u64,
+            rows: batch.num_rows() as u64,
+            row_groups: 1,
+            tail_length: 0,
+            hash: Hash128::default(),
+            tail_hash: Hash128::default(),
+            page_hashes: bytes::Bytes::new(),
+            range: range(path, schema, prepared)?,
+            min_version: Version::new(base.number() + versions.0),
+            max_version: Version::new(base.number() + versions.1),
+            version_base: base.number(),
+            partition: None,
+            order: FileOrder::Time,
+            superseded: false,
+            unique: prepared.unique,
+            column_stats,
+            commit: CommitVersion::default(),
+        };
+        Ok(Self { row: Arc::new(row), batch, bytes, level })
+    }
+
+    /// The log row that a file of these rows would have; there is nothing at its location.
+    #[must_use]
+    pub fn row(&self) -> &Arc<FileRow> {
+        &self.row
+    }
+
+    /// The rows as a file would hold them: the series' columns and `__version`, relative to the
+    /// row's `version_base`; in the order of event time, key, version and position.
+    #[must_use]
+    pub fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+
+    /// What it takes of the memory budget.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) const fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Pieces of one series, oldest first, as one.
+    pub(crate) fn joined(schema: &SeriesSchema, pieces: &[Arc<Self>]) -> Result<Self, Error> {
+        let Some(first) = pieces.first() else { return Err(Error::Closed) };
+        let (path, node) = (&first.row.path, first.row.node);
+        let base = Version::new(first.row.version_base);
+        let batches: Vec<(RecordBatch, i64)> = pieces
+            .iter()
+            .map(|piece| (piece.batch.clone(), piece.row.version_base - base.number()))
+            .collect();
+        let prepared = sorted(path, schema, &batches)?;
+        let versions = |of: fn(&FileRow) -> Version| {
+            pieces.iter().map(move |piece| of(&piece.row).number() - base.number())
+        };
+        let least = versions(|row| row.min_version).min().unwrap_or_default();
+        let greatest = versions(|row| row.max_version).max().unwrap_or_default();
+        let level = 1 + pieces.iter().map(|piece| piece.level).max().unwrap_or_default();
+        Self::of(path, node, schema, &prepared, base, (least, greatest), level)
+    }
+}
+
+fn range(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    prepared: &PreparedRows,
+) -> Result<TimeRange, Error> {
+    let times = prepared.times.values();
+    let time = |value: Option<&i64>| {
+        value.and_then(|value| EventTime::from_unit(*value, schema.time_unit())).ok_or_else(|| {
+            let reason = "an event time is out of range".to_owned();
+            Error::Encode { path: path.clone(), reason }
+        })
+    };
+    TimeRange::try_new(time(times.first())?, time(times.last())?).map_err(Error::Time)
+}

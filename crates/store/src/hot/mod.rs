@@ -1,0 +1,16 @@
+//! The hot tier: rows in memory that are acknowledged and not yet in a file.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `file` | [`HotFile`]: sorted rows that are planned and read as a file is |
+//! | `series` | [`HotSeries`]: the versions of one series, and their rows in few pieces |
+//! | `state` | [`HotState`]: all that is hot, as immutable data that clones cheaply |
+
+mod file;
+mod series;
+mod state;
+
+pub use file::HotFile;
+pub use series::HotSeries;
+pub(crate) use state::Generation;
+pub use state::HotState;
