@@ -329,6 +329,7 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::*;
+    use crate::fs::{AppendFile, FileLock, ReadFile};
 
     /// Notes each call, so that a test can see what was synced when.
     #[derive(Debug, Default)]
@@ -370,6 +371,24 @@ mod tests {
         fn sync_dir(&self, path: &FsPath) -> io::Result<()> {
             self.note("syncdir", path);
             OsFileSystem.sync_dir(path)
+        }
+        fn create_append(&self, path: &FsPath) -> io::Result<Box<dyn AppendFile>> {
+            OsFileSystem.create_append(path)
+        }
+        fn open_append(&self, path: &FsPath) -> io::Result<Box<dyn AppendFile>> {
+            OsFileSystem.open_append(path)
+        }
+        fn open_read(&self, path: &FsPath) -> io::Result<Box<dyn ReadFile>> {
+            OsFileSystem.open_read(path)
+        }
+        fn list(&self, path: &FsPath) -> io::Result<Vec<std::ffi::OsString>> {
+            OsFileSystem.list(path)
+        }
+        fn try_lock(&self, path: &FsPath, note: &[u8]) -> io::Result<Option<Box<dyn FileLock>>> {
+            OsFileSystem.try_lock(path, note)
+        }
+        fn is_locked(&self, path: &FsPath) -> io::Result<bool> {
+            OsFileSystem.is_locked(path)
         }
     }
 

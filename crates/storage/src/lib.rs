@@ -35,7 +35,7 @@ pub use cache::{ReadCache, ReadCacheStatistics};
 pub use counting::CountingStore;
 pub use durable::DurableLocal;
 pub use error::{Error, kind_of};
-pub use fs::{FileSystem, OsFileSystem};
+pub use fs::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
 pub use location::Location;
 pub use options::StorageOptions;
 pub use retrying::{RetryPolicy, Retrying};
