@@ -73,6 +73,11 @@ id! {
 }
 
 id! {
+    /// A write-ahead log. Its sequence numbers never begin again.
+    WalId
+}
+
+id! {
     /// A caller's write: repeating an append with the same transaction id is idempotent.
     TransactionId
 }

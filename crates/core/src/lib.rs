@@ -6,7 +6,7 @@
 //! | [`path`] | [`TreePath`] and [`PathPattern`]: names in the tree and globs over them |
 //! | [`time`] | [`EventTime`], [`WriteTime`], [`TimeUnit`], [`TimeRange`] and how people write them |
 //! | [`version`] | [`Version`], [`CommitVersion`], [`AsOf`] |
-//! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`] |
+//! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`], [`WalId`] |
 //! | [`mod@env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
 //!
 //! There is no I/O here and no runtime; the one exception is [`env::SystemClock`] and
@@ -21,7 +21,7 @@ pub mod version;
 
 pub use env::{Clock, Env, Randomness};
 pub use error::ErrorKind;
-pub use id::{FileId, NodeId, TransactionId};
+pub use id::{FileId, NodeId, TransactionId, WalId};
 pub use path::{PathError, PathPattern, TreePath};
 pub use time::{EventTime, TimeError, TimeRange, TimeUnit, WriteTime};
 pub use version::{AsOf, CommitVersion, Version};
