@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`faults`] | [`FaultStore`]: an object store that fails, delays and loses answers by script or by seed |
 //! | [`s3`] | [`TestS3`]: an S3 server in this process, over real sockets, that fails by script or by seed |
+//! | [`sim_fs`] | [`SimFileSystem`]: files in memory that fail on demand, and all that a power cut may leave |
 //! | [`mod@env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
 //! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
 //! | [`cell`] | rows as plain values that compare and print |
@@ -20,9 +21,11 @@ pub mod faults;
 pub mod generate;
 pub mod model;
 pub mod s3;
+pub mod sim_fs;
 
 pub use cell::{Cell, CellError, Row, rows_of};
 pub use env::{SeededRandomness, SimClock};
 pub use faults::{Fault, FaultError, FaultStore};
 pub use model::{Model, ModelAsOf, ModelError, Shape};
 pub use s3::{Failure, HttpFault, S3Operation, TestS3};
+pub use sim_fs::{CrashStates, SimEffect, SimFault, SimFileSystem};
