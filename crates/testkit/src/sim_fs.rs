@@ -78,6 +78,7 @@ struct State {
     pending_names: Vec<NameChange>,
     lock_files: BTreeMap<PathBuf, LockFile>,
     calls: u64,
+    changes: u64,
     largest_read: usize,
     fault: Option<SimFault>,
     syncs_ignored: bool,
@@ -296,6 +297,12 @@ impl SimFileSystem {
         self.lock().calls
     }
 
+    /// How many calls have changed what a power cut may leave.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
     /// The most bytes that one read has asked for.
     #[must_use]
     pub fn largest_read(&self) -> usize {
@@ -439,6 +446,7 @@ impl State {
     }
 
     fn rename_by(&mut self, change: NameChange) {
+        self.changes += 1;
         change.clone().apply(&mut self.names, &mut self.directories);
         self.pending_names.push(change);
     }
@@ -447,10 +455,12 @@ impl State {
         match effect {
             Some(SimEffect::PowerOff) => Err(SimEffect::PowerOff.error()),
             Some(effect) => {
+                self.changes += 1;
                 self.inodes[inode].fail_sync();
                 Err(effect.error())
             }
             None => {
+                self.changes += 1;
                 if !self.syncs_ignored {
                     self.inodes[inode].sync();
                 }
@@ -473,6 +483,7 @@ impl State {
         if effect.is_some() {
             bytes.truncate(bytes.len() / 2);
         }
+        self.changes += 1;
         self.inodes[inode].change(Change::Write { offset, bytes });
         effect.map_or(Ok(()), |effect| Err(effect.error()))
     }
@@ -539,6 +550,7 @@ impl FileSystem for SimFileSystem {
         if !state.directories.contains(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        state.changes += 1;
         if state.syncs_ignored {
             return Ok(());
         }
@@ -625,7 +637,9 @@ impl AppendFile for SimFile {
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        self.fs.plain_call()?.inodes[self.inode].change(Change::Cut(length));
+        let mut state = self.fs.plain_call()?;
+        state.changes += 1;
+        state.inodes[self.inode].change(Change::Cut(length));
         Ok(())
     }
 }

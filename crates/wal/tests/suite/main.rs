@@ -1,5 +1,7 @@
 //! Tests of the log as its users see it.
 
 mod basics;
+mod crashes;
 mod damage;
+mod script;
 mod support;

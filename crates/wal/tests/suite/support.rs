@@ -52,7 +52,3 @@ pub(crate) fn payload_of(tag: u64, length: usize) -> Payload {
 pub(crate) fn rows(wal: &Wal) -> Result<Rows, Error> {
     wal.records(0).map(|record| record.map(|r| (r.seq, r.payload.to_vec()))).collect()
 }
-
-pub(crate) fn is_full() -> bool {
-    std::env::var_os("TIDELOG_WAL_FULL").is_some()
-}
