@@ -135,6 +135,31 @@ impl Change {
     }
 }
 
+impl Pending {
+    /// What a later change that is durable leaves of this one.
+    fn left_by(&self, later: &Change) -> Vec<Self> {
+        let part = |offset: usize, bytes: &[u8]| {
+            let change = Change::Write { offset, bytes: bytes.to_vec() };
+            (!bytes.is_empty()).then_some(Self { change, given_up: self.given_up })
+        };
+        let (start, end) = match later {
+            Change::Write { offset, bytes } => (*offset, offset + bytes.len()),
+            Change::Cut(length) => (*length, usize::MAX),
+        };
+        match &self.change {
+            Change::Cut(length) if end > *length => Vec::new(),
+            Change::Cut(_) => vec![self.clone()],
+            Change::Write { offset, bytes } => {
+                let before = start.saturating_sub(*offset).min(bytes.len());
+                let after = end.saturating_sub(*offset).min(bytes.len());
+                let parts =
+                    [part(*offset, &bytes[..before]), part(offset + after, &bytes[after..])];
+                parts.into_iter().flatten().collect()
+            }
+        }
+    }
+}
+
 impl NameChange {
     fn directory(&self) -> &Path {
         let (Self::Add { path, .. }
@@ -170,13 +195,16 @@ impl Inode {
     }
 
     fn sync(&mut self) {
-        let durable = &mut self.durable;
-        self.pending.retain(|pending| {
-            if !pending.given_up {
-                pending.change.apply(durable);
+        let mut given_up: Vec<Pending> = Vec::new();
+        for pending in self.pending.drain(..) {
+            if pending.given_up {
+                given_up.push(pending);
+                continue;
             }
-            pending.given_up
-        });
+            pending.change.apply(&mut self.durable);
+            given_up = given_up.iter().flat_map(|old| old.left_by(&pending.change)).collect();
+        }
+        self.pending = given_up;
     }
 
     fn fail_sync(&mut self) {
