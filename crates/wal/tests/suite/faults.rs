@@ -12,7 +12,7 @@ use crate::support::{open, payload_of, rows};
 const SEGMENT_BYTES: u64 = 1_500;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
-/// Calls that fail before the disk is mended.
+/// Steps that fail before the disk is mended.
 const STEPS_BROKEN: usize = 4;
 
 #[derive(Debug, Default)]

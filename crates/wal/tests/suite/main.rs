@@ -4,5 +4,6 @@ mod basics;
 mod crashes;
 mod damage;
 mod faults;
+mod model;
 mod script;
 mod support;

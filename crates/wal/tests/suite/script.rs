@@ -107,6 +107,7 @@ impl Driver {
             None => self.reopen()?,
         };
         let result = self.apply(&mut wal, step);
+        self.take_at_its_word(&wal);
         self.wal = Some(wal);
         result
     }
@@ -127,30 +128,25 @@ impl Driver {
             Step::Append(lengths) => self.append(wal, lengths),
             Step::Sync => {
                 wal.sync()?;
-                self.synced(wal);
+                assert_eq!(wal.durable_seq() + 1, wal.next_seq());
                 Ok(())
             }
-            Step::Rotate => {
-                wal.rotate()?;
-                self.synced(wal);
-                Ok(())
-            }
+            Step::Rotate => wal.rotate(),
             Step::Release(keep) => {
+                self.take_at_its_word(wal);
                 let through = wal.durable_seq().saturating_sub(*keep);
                 self.ledger.released = self.ledger.released.max(through);
                 wal.release(through).map(|_| ())
             }
-            Step::Skip(numbers) => {
-                wal.skip_to(wal.next_seq() + numbers)?;
-                self.synced(wal);
-                Ok(())
-            }
+            Step::Skip(numbers) => wal.skip_to(wal.next_seq() + numbers),
         }
     }
 
-    fn synced(&mut self, wal: &Wal) {
-        self.ledger.acked.append(&mut self.ledger.doubtful);
-        self.ledger.next_min = wal.next_seq();
+    /// What the log says is durable counts as acknowledged.
+    fn take_at_its_word(&mut self, wal: &Wal) {
+        let durable = self.ledger.doubtful.partition_point(|(seq, _)| *seq <= wal.durable_seq());
+        self.ledger.acked.extend(self.ledger.doubtful.drain(..durable));
+        self.ledger.next_min = self.ledger.next_min.max(wal.durable_seq() + 1);
     }
 
     fn append(&mut self, wal: &mut Wal, lengths: &[usize]) -> Result<(), Error> {
