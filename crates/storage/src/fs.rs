@@ -84,7 +84,8 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 
     /// Takes the exclusive lock of a file, which is created if it is missing, and makes `note` its
     /// content for others to read; `None` if another holder, in this process or another, has it.
-    /// The note is not made durable: a lock does not outlive its process.
+    /// The note is not made durable, for a lock does not outlive its process, and may be missing
+    /// where the disk is full.
     ///
     /// # Errors
     /// The operating system's.
@@ -208,8 +209,8 @@ impl FileSystem for OsFileSystem {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        file.set_len(0)?;
-        file.write_all(note)?;
+        // The lock is what counts, and on a full disk there is no room for a note.
+        let _ = file.set_len(0).and_then(|()| file.write_all(note));
         Ok(Some(Box::new(OsFileLock { _file: file })))
     }
 
