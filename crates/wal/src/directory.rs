@@ -134,6 +134,16 @@ impl Listing {
         Ok(Self { has_id: has(ID_FILE), has_staged_id: has(ID_STAGED), segments, names })
     }
 
+    /// That of a directory which is there.
+    pub(crate) fn of_log(fs: &dyn FileSystem, directory: &Path) -> Result<Self, Error> {
+        Self::of(fs, directory).map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::NoLog { directory: directory.to_owned() }
+            }
+            error => error,
+        })
+    }
+
     /// A name for what is put aside of `file` that nothing has.
     pub(crate) fn unused_cut_name(&mut self, file: &OsStr, offset: u64) -> std::ffi::OsString {
         let mut name = file.to_owned();

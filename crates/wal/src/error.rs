@@ -42,7 +42,7 @@ pub enum Error {
         version: u32,
     },
     /// Stored bytes are not what was written.
-    #[error("{0}")]
+    #[error("{}", .0.refusal())]
     Damaged(Box<Damage>),
     /// A record was there when the log was opened and is not there any more.
     #[error(
@@ -71,8 +71,11 @@ pub enum Error {
         limit: u64,
     },
     /// A record cannot be skipped to.
-    #[error("the log's next sequence number is {next} already, it cannot go back to {seq}")]
-    Backwards {
+    #[error(
+        "the write-ahead log cannot go on at number {seq}: its next is {next}, numbers only go up, \
+         and no skip goes past 2^63; name a number between"
+    )]
+    BadSkip {
         /// The number asked for.
         seq: u64,
         /// The number that comes next.
@@ -125,7 +128,7 @@ pub enum Error {
     },
 }
 
-/// Where a log is damaged and what is there.
+/// Where the valid part of a log ends before its files do, what is there and what lies behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -147,14 +150,19 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, found, seq, records_behind, bytes_behind, .. } = self;
-        write!(
-            f,
-            "the write-ahead log is damaged at byte {offset} of {}: {found}; records from {seq} on \
-             were durable there, and {records_behind} intact ones ({bytes_behind} bytes) lie behind; \
-             look with `tidelog wal inspect`, then restore the file from a backup or cut the log \
-             there with `tidelog wal repair`",
-            self.file.display()
+        write!(f, "byte {} of {}: {}", self.offset, self.file.display(), self.found)
+    }
+}
+
+impl Damage {
+    /// Why a log with this damage does not open.
+    fn refusal(&self) -> String {
+        let Self { seq, records_behind, bytes_behind, .. } = self;
+        format!(
+            "the write-ahead log is damaged at {self}; records from {seq} on were durable there, and \
+             {records_behind} intact ones ({bytes_behind} bytes) lie behind; look with `tidelog wal \
+             inspect`, then restore the file from a backup or cut the log there with `tidelog wal \
+             repair`"
         )
     }
 }
@@ -169,7 +177,7 @@ impl Error {
             Self::NewerFormat { .. } => ErrorKind::Unsupported,
             Self::Damaged(_) | Self::Unreadable { .. } => ErrorKind::Corruption,
             Self::TooLarge { .. } => ErrorKind::LimitExceeded,
-            Self::Backwards { .. } => ErrorKind::InvalidInput,
+            Self::BadSkip { .. } => ErrorKind::InvalidInput,
             Self::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
             Self::Failed { .. } => ErrorKind::Unavailable,
             Self::NotApplied { source, .. } | Self::Io { source, .. } => match source.kind() {

@@ -146,12 +146,7 @@ pub fn inspect(fs: &dyn FileSystem, directory: &Path) -> Result<Report, Error> {
 
 fn survey_of(fs: &dyn FileSystem, directory: &Path) -> Result<(WalId, Survey), Error> {
     let no_log = || Error::NoLog { directory: directory.to_owned() };
-    let listing = match Listing::of(fs, directory) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(no_log());
-        }
-        listing => listing?,
-    };
+    let listing = Listing::of_log(fs, directory)?;
     if !listing.has_id {
         // The first segment alone is a log that was being made when its owner died.
         return Err(match listing.segments.last() {

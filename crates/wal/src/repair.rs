@@ -49,12 +49,10 @@ pub struct Repaired {
 /// # Errors
 /// [`Error::NoLog`], [`Error::Locked`], [`Error::NewerFormat`], [`Error::Io`].
 pub fn repair(fs: &dyn FileSystem, directory: &Path, env: &Env) -> Result<Repaired, Error> {
-    let listing = match Listing::of(fs, directory) {
-        Ok(listing) if listing.has_id || !listing.segments.is_empty() => listing,
-        Ok(_) => return Err(Error::NoLog { directory: directory.to_owned() }),
-        Err(error) => return Err(error),
-    };
-    drop(listing);
+    let found = Listing::of_log(fs, directory)?;
+    if !found.has_id && found.segments.is_empty() {
+        return Err(Error::NoLog { directory: directory.to_owned() });
+    }
     let _lock = lock(fs, directory, env.clock.as_ref())?;
     Repair { fs, directory, listing: Listing::of(fs, directory)?, report: Repaired::default() }
         .run()

@@ -88,7 +88,8 @@ impl Survey {
     }
 
     pub(crate) fn first_seq(&self) -> u64 {
-        self.extents.first().map_or(self.next_seq, |extent| extent.first_seq)
+        let mut extents = self.extents.iter();
+        extents.find(|extent| extent.has_records()).map_or(self.next_seq, |e| e.first_seq)
     }
 }
 

@@ -13,12 +13,15 @@ use crate::directory::{self, Unmade, make_segment, segment_path};
 use crate::error::Error;
 use crate::format::{FRAME_HEADER_BYTES, FrameHeader, Link, SegmentHeader, seed_of};
 use crate::open;
-use crate::options::WalOptions;
+use crate::options::{FRAME_BYTES_LIMIT, WalOptions};
 use crate::payload::Payload;
 use crate::records::Records;
 use crate::survey::Extent;
 
-/// An open log. It holds the lock of its directory until it is dropped.
+/// Numbers that are skipped to leave room for more records than can ever be written.
+const SEQ_LIMIT: u64 = u64::MAX / 2;
+
+/// An open log. It holds the lock of its directory until it is dropped, which syncs nothing.
 #[derive(Debug)]
 pub struct Wal {
     fs: Arc<dyn FileSystem>,
@@ -43,7 +46,6 @@ pub struct Wal {
 /// What an append has put into the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-#[must_use = "an append is not durable before a sync"]
 pub struct Appended {
     /// The sequence number of the first payload.
     pub first_seq: u64,
@@ -242,14 +244,14 @@ impl Wal {
     /// records may have been lost with the disk, and no number may be given twice. Durable.
     ///
     /// # Errors
-    /// [`Error::Backwards`] if the log is past that, else as [`Wal::append`] and [`Wal::sync`].
+    /// [`Error::BadSkip`] if the log is past that, else as [`Wal::append`] and [`Wal::sync`].
     pub fn skip_to(&mut self, seq: u64) -> Result<(), Error> {
         self.refuse_failed()?;
-        match seq.cmp(&self.next_seq()) {
-            std::cmp::Ordering::Less => Err(Error::Backwards { seq, next: self.next_seq() }),
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => self.begin_segment(seq),
+        let next = self.next_seq();
+        if seq < next || seq > SEQ_LIMIT {
+            return Err(Error::BadSkip { seq, next });
         }
+        if seq == next { self.sync() } else { self.begin_segment(seq) }
     }
 
     /// Removes the oldest segments, as many as hold nothing but records up to `through`; never the
@@ -292,7 +294,7 @@ impl Wal {
 
     /// Bytes of the payloads with their headers.
     fn measure(&self, payloads: &[Payload]) -> Result<u64, Error> {
-        let limit = self.options.frame_bytes_max;
+        let limit = self.options.frame_bytes_max.min(FRAME_BYTES_LIMIT);
         let mut bytes = 0;
         for payload in payloads {
             if payload.length() > limit {

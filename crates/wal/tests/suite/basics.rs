@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidelog_core::{Env, ErrorKind};
 use tidelog_storage::{FileSystem, OsFileSystem};
+use tidelog_testkit::SimFileSystem;
 use tidelog_wal::{Error, Payload, Record, Wal, WalOptions, inspect, is_locked, read};
 
 fn os() -> Arc<dyn FileSystem> {
@@ -69,7 +70,9 @@ fn records_come_back_in_order_after_reopening_and_releasing() {
     let mut wal = open(&root, 500).unwrap();
     assert_eq!(wal.append(&[payload("more")]).unwrap().first_seq, 31);
     wal.skip_to(100).unwrap();
-    assert_eq!(wal.skip_to(99).unwrap_err().kind(), ErrorKind::InvalidInput);
+    for bad in [99, u64::MAX] {
+        assert_eq!(wal.skip_to(bad).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
     assert_eq!(wal.append(&[payload("x"), payload("")]).unwrap().first_seq, 100);
     wal.sync().unwrap();
     drop(wal);
@@ -99,7 +102,7 @@ fn a_log_has_one_owner() {
 fn a_payload_over_the_limit_is_refused_on_both_ways() {
     let dir = tempfile::tempdir().unwrap();
     let mut wal = open(dir.path(), 1000).unwrap();
-    let _ = wal.append(&[payload("0123456789")]).unwrap();
+    wal.append(&[payload("0123456789")]).unwrap();
     wal.sync().unwrap();
     drop(wal);
     let options = WalOptions::default().with_frame_bytes_max(9);
@@ -117,7 +120,7 @@ fn a_long_payload_crosses_windows() {
     let mut wal = open(dir.path(), 100_000_000).unwrap();
     let long: Vec<u8> = (0..700_000_u32).map(|i| i.to_le_bytes()[1]).collect();
     let payloads = [payload("a"), Payload::from(Bytes::from(long.clone())), payload("b")];
-    let _ = wal.append(&payloads).unwrap();
+    wal.append(&payloads).unwrap();
     wal.sync().unwrap();
     drop(wal);
     let wal = open(dir.path(), 100_000_000).unwrap();
@@ -125,6 +128,35 @@ fn a_long_payload_crosses_windows() {
     let records = records.unwrap();
     assert_eq!(records.len(), 3);
     assert_eq!(records[1].payload, long);
+}
+
+#[test]
+fn a_torn_tail_of_a_real_file_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wal = open(dir.path(), 1000).unwrap();
+    wal.append(&[payload("kept")]).unwrap();
+    wal.sync().unwrap();
+    let bytes = wal.bytes();
+    drop(wal);
+    let path = dir.path().join("00000000000000000001.wal");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(4096).unwrap();
+    let wal = open(dir.path(), 1000).unwrap();
+    assert_eq!(texts(wal.records(0)), [(1, "kept".to_owned())]);
+    assert_eq!((wal.bytes(), file.metadata().unwrap().len()), (bytes, bytes));
+}
+
+#[test]
+fn opening_a_log_with_nothing_to_recover_takes_few_calls() {
+    let fs = SimFileSystem::new();
+    let calls = |work: &dyn Fn()| {
+        let before = fs.calls();
+        work();
+        fs.calls() - before
+    };
+    let open = || crate::support::open(&fs, 1000).map(drop).unwrap();
+    let (making, opening) = (calls(&open), calls(&open));
+    assert!(making <= 18 && opening <= 18, "{making} and {opening} calls");
 }
 
 #[test]

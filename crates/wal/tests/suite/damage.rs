@@ -110,7 +110,7 @@ fn assert_prefix(fs: &SimFileSystem, first: usize, until: usize, what: &str) {
     let mut wal = open(fs, SEGMENT_BYTES).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert!(rows(&wal).unwrap() == log.records[first..until], "{what}: other records");
     assert_eq!(wal.next_seq(), until as u64 + 1, "{what}");
-    let _ = wal.append(&[payload_of(0, 9)]).unwrap();
+    wal.append(&[payload_of(0, 9)]).unwrap();
     wal.sync().unwrap();
     drop(wal);
     let wal = open(fs, SEGMENT_BYTES).unwrap();
@@ -236,7 +236,7 @@ fn a_segment_that_is_missing_swapped_or_of_another_log_is_damage() {
     let options = tidelog_wal::WalOptions::default();
     let env = tidelog_core::Env::default();
     let mut stranger = Wal::open(shared(&other), root(), &env, options).unwrap();
-    let _ = stranger.append(&[payload_of(1, 5)]).unwrap();
+    stranger.append(&[payload_of(1, 5)]).unwrap();
     stranger.sync().unwrap();
     let next = log.files.len() as u64 + 1;
     let fs = log.place(0, log.files.clone());

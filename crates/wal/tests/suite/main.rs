@@ -5,5 +5,6 @@ mod crashes;
 mod damage;
 mod faults;
 mod model;
+mod repairs;
 mod script;
 mod support;
