@@ -218,10 +218,10 @@ fn a_segment_that_is_missing_swapped_or_of_another_log_is_damage() {
         let Tail::Damaged(damage) = inspect(&fs, root()).unwrap().tail else { panic!() };
         assert_eq!((damage.file, damage.offset), (segment(missing as u64 + 1), 0));
         assert_eq!(damage.seq, log.first_record_in(missing) as u64 + 1);
-        assert_eq!(damage.records_behind as usize, {
-            log.records.len() - log.first_record_in(missing + 1)
+        let behind = log.records.len() - log.first_record_in(missing + 1);
+        assert_eq!((damage.records_behind, damage.seq_behind), {
+            (behind as u64, log.records.len() as u64)
         });
-        assert_eq!(damage.seq_behind as usize, log.records.len());
     }
     for left in 0..log.files.len() - 1 {
         let mut files = log.files.clone();
@@ -256,6 +256,24 @@ fn a_frame_that_is_there_twice_ends_the_prefix() {
     let twice = files[last][end..].to_vec();
     files[last].extend(twice);
     assert_prefix(&log.place(0, files), 0, log.records.len(), "the last frame twice");
+}
+
+#[test]
+fn a_frame_of_another_history_of_the_log_ends_the_prefix() {
+    let fs = SimFileSystem::new();
+    open(&fs, SEGMENT_BYTES).unwrap();
+    let histories = [1_u64, 100].map(|tag| {
+        let fs = fs.fork();
+        let mut wal = open(&fs, SEGMENT_BYTES).unwrap();
+        wal.append(&[payload_of(tag, 50)]).unwrap();
+        wal.append(&[payload_of(tag + 1, 50)]).unwrap();
+        fs.file(&segment(1)).unwrap()
+    });
+    let [mut ours, theirs] = histories;
+    let second = HEADER_BYTES + 64 + 50;
+    ours[second..].copy_from_slice(&theirs[second..]);
+    fs.put_file(&segment(1), ours);
+    assert_eq!(rows(&open(&fs, SEGMENT_BYTES).unwrap()).unwrap(), [(1, bytes_of(1, 50))]);
 }
 
 #[test]

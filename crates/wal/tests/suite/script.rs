@@ -205,7 +205,6 @@ pub(crate) fn fixed() -> Vec<Step> {
         Sync,
         Skip(10),
         Append(vec![60]),
-        Sync,
         Append(vec![2000]),
         Release(1),
         Sync,
