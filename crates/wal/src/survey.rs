@@ -11,7 +11,8 @@
 //! 1. a frame behind whose header says that a record was durable which the prefix lacks;
 //! 2. a later segment with a whole header;
 //! 3. two later segment files, or one behind a segment that does not end with a whole frame;
-//! 4. the first segment, if its header is not whole: a log gets its id after that is durable.
+//! 4. a later segment without a whole header in which there is a frame;
+//! 5. the first segment, if its header is not whole: a log gets its id after that is durable.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -347,17 +348,18 @@ impl<'a> Surveyor<'a> {
         Ok(Ending::Damaged(damage(file, 0, found, 0, &behind)))
     }
 
-    /// Counts what later segments hold; true if one of them has a header that was durable.
+    /// Counts what later segments hold; true if the header of one of them was durable.
     fn add_later(&self, behind: &mut Behind, later: &VecDeque<Candidate>) -> Result<bool, Error> {
         let mut durable = false;
         for candidate in later {
             if let Head::Whole(header, _) = &candidate.head {
                 behind.last_seq = behind.last_seq.max(header.first_seq.saturating_sub(1));
             }
-            durable |= !matches!(candidate.head, Head::Broken(_));
             let mut window = Window::open(self.fs, &candidate.path)?;
             let place = Place { seed: self.seed, min_seq: self.next_seq };
-            behind.add(&frames_behind(&mut window, 0, place)?);
+            let found = frames_behind(&mut window, 0, place)?;
+            durable |= found.last_seq > 0 || !matches!(candidate.head, Head::Broken(_));
+            behind.add(&found);
         }
         Ok(durable)
     }

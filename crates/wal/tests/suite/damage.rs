@@ -277,6 +277,24 @@ fn a_frame_of_another_history_of_the_log_ends_the_prefix() {
 }
 
 #[test]
+fn a_header_that_is_lost_before_the_only_group_of_the_last_segment_is_damage() {
+    let fs = SimFileSystem::new();
+    let mut wal = open(&fs, 1).unwrap();
+    for tag in 0..2 {
+        wal.append(&[payload_of(tag, 50)]).unwrap();
+        wal.sync().unwrap();
+    }
+    drop(wal);
+    for byte in 0..HEADER_BYTES {
+        let fs = fs.fork();
+        let mut bytes = fs.file(&segment(2)).unwrap();
+        bytes[byte] ^= 1;
+        fs.put_file(&segment(2), bytes);
+        assert_damaged(&fs, &format!("byte {byte} of the header"));
+    }
+}
+
+#[test]
 fn an_older_segment_that_a_release_left_behind_is_no_damage() {
     let log = log();
     for first in 0..log.files.len() {
