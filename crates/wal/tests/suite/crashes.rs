@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tidelog_testkit::{SimEffect, SimFault, SimFileSystem};
-use tidelog_wal::{Error, Tail, inspect, read, repair};
+use tidelog_wal::{Error, Tail, Wal, inspect, read, repair};
 
 use crate::script::{Driver, Ledger, Step, fixed};
 use crate::support::{Rows, bytes_of, open, payload_of, root, rows, segment, shared, test_env};
@@ -60,9 +60,20 @@ fn check_recovery(disk: &SimFileSystem, ledger: &Ledger) -> Result<(), String> {
     let appended = wal.append(&[payload_of(u64::MAX, 33)]).and_then(|_| wal.sync());
     appended.map_err(|error| format!("does not go on: {error}"))?;
     drop(wal);
+    let mut wal = reopen(disk, &expected)?;
+    // Nothing that was taken out of the log comes back when its oldest segments go.
+    let released = wal.rotate().and_then(|()| wal.release(u64::MAX));
+    released.map_err(|error| format!("does not release: {error}"))?;
+    let next = wal.next_seq();
+    drop(wal);
+    let wal = reopen(disk, &Rows::new())?;
+    if wal.next_seq() == next { Ok(()) } else { Err("numbers that begin again".to_owned()) }
+}
+
+fn reopen(disk: &SimFileSystem, expected: &Rows) -> Result<Wal, String> {
     let wal = open(disk, SEGMENT_BYTES).map_err(|error| format!("again: {error}"))?;
     let found = rows(&wal).map_err(|error| error.to_string())?;
-    if found == expected { Ok(()) } else { Err("another log when opened again".to_owned()) }
+    if found == *expected { Ok(wal) } else { Err("another log when opened again".to_owned()) }
 }
 
 /// Cuts the power at each call of recovering `disk`, and after it.
