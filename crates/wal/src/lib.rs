@@ -5,8 +5,8 @@
 //! | `wal` | [`Wal`]: the owner, which appends, syncs and releases |
 //! | `payload` | [`Payload`]: bytes with their hash, made by whoever appends |
 //! | `records` | [`Records`]: reading in order, one record at a time |
-//! | `read` | [`read`], [`inspect`], [`is_locked`]: without owning the log |
-//! | `repair` | [`repair`]: cuts a damaged log and throws nothing away |
+//! | `read` | [`read()`], [`inspect`], [`is_locked`]: without owning the log |
+//! | `repair` | [`repair()`]: cuts a damaged log and throws nothing away |
 //! | `survey` | the longest valid prefix, and what lies behind it |
 //! | `frames`, `window` | one segment, checked frame by frame |
 //! | `format` | the bytes of headers |
