@@ -19,9 +19,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use serde::{Deserialize, Serialize};
-use tidelog_core::CommitVersion;
+use tidelog_core::{CommitVersion, WalId};
 
-use crate::commit::Table;
+use crate::commit::{self, Table};
 use crate::error::Error;
 use crate::part::Part;
 
@@ -61,12 +61,14 @@ impl Pointer {
 pub(crate) struct Checkpoint {
     pub(crate) table: Table,
     pub(crate) parts: Vec<Arc<Part>>,
+    pub(crate) covered: Vec<(WalId, u64)>,
 }
 
 impl Checkpoint {
-    /// How many actions it consists of: protocol, metadata and one for each part.
+    /// How many actions it consists of: protocol, metadata, one for each part, and one for
+    /// each write-ahead log.
     pub(crate) fn action_count(&self) -> usize {
-        2 + self.parts.len()
+        2 + self.parts.len() + self.covered.len()
     }
 }
 
@@ -75,12 +77,15 @@ pub(crate) fn encode<'a>(
     version: CommitVersion,
     table: &Table,
     parts: impl Iterator<Item = &'a Arc<Part>>,
+    covered: impl Iterator<Item = (WalId, u64)>,
 ) -> Result<(Bytes, Bytes), Error> {
     let mut lines = Vec::new();
     let head = [Action::Protocol(table.protocol.clone()), Action::Metadata(table.metadata.clone())];
     let adds = parts.map(|part| Action::Add(part.add().clone()));
+    let covered = covered.map(|(wal, seq)| commit::covering(wal, seq, 0));
+    let covered = covered.collect::<Result<Vec<_>, _>>()?;
     let mut size = 0;
-    for action in head.into_iter().chain(adds) {
+    for action in head.into_iter().chain(covered).chain(adds) {
         serde_json::to_writer(&mut lines, &action).map_err(Error::encode)?;
         lines.push(b'\n');
         size += 1;
@@ -120,12 +125,14 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Checkpoint, Error> {
         writer.write(&batch.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
     }
     writer.finish().map_err(|e| fail(&e))?;
-    let (mut protocol, mut metadata, mut parts) = (None, None, Vec::new());
+    let (mut protocol, mut metadata) = (None, None);
+    let (mut parts, mut covered) = (Vec::new(), Vec::new());
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line).map_err(|e| fail(&e))? {
             Action::Protocol(found) => protocol = Some(found),
             Action::Metadata(found) => metadata = Some(found),
             Action::Add(add) => parts.push(Arc::new(Part::from_add(add).map_err(damaged)?)),
+            Action::Txn(transaction) => covered.extend(commit::covered(&transaction)),
             _ => {}
         }
     }
@@ -133,7 +140,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<Checkpoint, Error> {
     let (protocol, metadata) =
         actions.ok_or_else(|| damaged("it has no protocol or metadata".to_owned()))?;
     let table = Table::try_new(protocol, metadata)?;
-    Ok(Checkpoint { table, parts })
+    Ok(Checkpoint { table, parts, covered })
 }
 
 /// The schema of a checkpoint, by Delta's protocol.

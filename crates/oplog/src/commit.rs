@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::{Action, Add, CommitInfo, Metadata, Protocol, Remove, StructType};
+use deltalake::kernel::{
+    Action, Add, CommitInfo, Metadata, Protocol, Remove, StructType, Transaction,
+};
 use serde_json::{Value, json};
-use tidelog_core::{CommitVersion, Env, WriteTime};
+use tidelog_core::{CommitVersion, Env, WalId, WriteTime};
 use tidelog_storage::object_store::path::Path;
 use uuid::Uuid;
 
 use crate::FORMAT_VERSION;
+use crate::epoch;
 use crate::error::Error;
 use crate::inline::Inline;
 use crate::part::Part;
@@ -52,6 +55,8 @@ pub(crate) struct Commit {
     pub(crate) parts: Vec<Part>,
     /// Objects of parts whose rows lie elsewhere from now on.
     pub(crate) removed: Vec<String>,
+    /// Write-ahead logs whose records up to a number have their rows in the log from now on.
+    pub(crate) covers: Vec<(WalId, u64)>,
     /// What the table is, in commit 0.
     pub(crate) table: Option<Table>,
     /// The rows that the log did not have, if they are few.
@@ -86,6 +91,7 @@ pub(crate) struct Changes {
     pub(crate) adds: Vec<Add>,
     /// Parts that adds without a change of data replace.
     pub(crate) removes: Vec<Arc<Part>>,
+    pub(crate) covers: Vec<(WalId, u64)>,
     /// Rows that the log did not have.
     pub(crate) new_rows: u64,
     /// The same, if they are few.
@@ -108,10 +114,11 @@ pub(crate) fn encode(
     id: Uuid,
     writer: Uuid,
     changes: Changes,
-    last_write: WriteTime,
+    (last_write, complete_through): (WriteTime, WriteTime),
 ) -> Result<Bytes, Error> {
     let operation = if changes.removes.is_empty() { "WRITE" } else { "OPTIMIZE" };
     let mut info = record(operation, id, changes.new_rows, last_write);
+    info.info.insert(COMPLETE_THROUGH.to_owned(), json!(complete_through.micros()));
     info.is_blind_append = Some(changes.removes.is_empty());
     info.info.insert(WRITER.to_owned(), json!(writer.to_string()));
     if let Some(inline) = &changes.inline {
@@ -120,11 +127,29 @@ pub(crate) fn encode(
     }
     let now = last_write.micros().div_euclid(1000);
     let removes = changes.removes.iter().map(|part| Action::Remove(remove_action(part, now)));
+    let covers = changes.covers.iter().map(|(wal, seq)| covering(*wal, *seq, now));
+    let covers = covers.collect::<Result<Vec<_>, _>>()?;
     let actions: Vec<Action> = std::iter::once(Action::CommitInfo(info))
+        .chain(covers)
         .chain(removes)
         .chain(changes.adds.into_iter().map(Action::Add))
         .collect();
     lines(&actions)
+}
+
+/// Delta's own record of how far an application has come.
+pub(crate) fn covering(wal: WalId, seq: u64, now: i64) -> Result<Action, Error> {
+    let version = i64::try_from(seq).map_err(Error::encode)?;
+    Ok(Action::Txn(Transaction {
+        app_id: epoch::application_of(wal),
+        version,
+        last_updated: Some(now),
+    }))
+}
+
+/// What an application's record says of a write-ahead log, if it is about one.
+pub(crate) fn covered(transaction: &Transaction) -> Option<(WalId, u64)> {
+    Some((epoch::wal_of(&transaction.app_id)?, u64::try_from(transaction.version).ok()?))
 }
 
 fn remove_action(part: &Part, now: i64) -> Remove {
@@ -206,7 +231,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
         reason,
     };
     let mut info: Option<CommitInfo> = None;
-    let (mut parts, mut removed) = (Vec::new(), Vec::new());
+    let (mut parts, mut removed, mut covers) = (Vec::new(), Vec::new(), Vec::new());
     let (mut found_protocol, mut found_metadata) = (None, None);
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let action: Action = serde_json::from_slice(line)
@@ -217,7 +242,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
             Action::Remove(remove) if !remove.data_change => removed.push(remove.path),
             Action::Protocol(protocol) => found_protocol = Some(protocol),
             Action::Metadata(metadata) => found_metadata = Some(metadata),
-            Action::Txn(_) => {}
+            Action::Txn(transaction) => covers.extend(covered(&transaction)),
             Action::Remove(_) | Action::Cdc(_) | Action::DomainMetadata(_) => {
                 return Err(Error::NewerFormat { what: "rows taken out of the log".to_owned() });
             }
@@ -228,6 +253,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
     let info = info.ok_or_else(|| damaged("it has no commit record".to_owned()))?;
     let mut commit = read_record(&info, version, parts).map_err(damaged)?;
     commit.removed = removed;
+    commit.covers = covers;
     commit.table = table;
     if info.info.get(FORMAT).and_then(Value::as_u64) > Some(u64::from(FORMAT_VERSION)) {
         return Err(Error::NewerFormat {
@@ -268,6 +294,7 @@ fn read_record(
         complete_through: WriteTime::from_micros(number(COMPLETE_THROUGH)?),
         parts,
         removed: Vec::new(),
+        covers: Vec::new(),
         table: None,
         inline,
     })

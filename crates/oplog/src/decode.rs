@@ -23,8 +23,10 @@ use tidelog_core::{
     CommitVersion, FileId, NodeId, PathError, TimeRange, TransactionId, TreePath, Version,
     WriteTime,
 };
+use uuid::Uuid;
 
-use crate::encode::VACUUM;
+use crate::encode::{CLAIM, RELEASE, VACUUM};
+use crate::epoch;
 use crate::error::Error;
 use crate::options::{FileOrder, SeriesOptions};
 use crate::part::Extent;
@@ -283,17 +285,25 @@ impl<'a> Columns<'a> {
     fn row(&self, row: usize, shared: &mut Shared) -> Result<Row, Error> {
         match self.kind.value(row) {
             "tree" => self.tree(row, shared).map(Row::Tree),
-            "store" if self.op.value(row) == VACUUM => {
-                let detail = self.present("detail", text(self.detail, row))?;
-                let objects = serde_json::from_str(detail).map_err(|e| self.damaged(e))?;
-                let (timestamp, commit) = self.when(row);
-                Ok(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }))
-            }
-            "store" => Err(self.unknown_op(row)),
+            "store" => self.store(row).map(Row::Store),
             "version" => self.version(row, shared).map(Row::Version),
             "file" => self.file(row, shared).map(Row::File),
             kind => Err(Error::NewerFormat { what: format!("rows of kind {kind:?}") }),
         }
+    }
+
+    fn store(&self, row: usize) -> Result<StoreRow, Error> {
+        let detail = self.present("detail", text(self.detail, row))?;
+        let (timestamp, commit) = self.when(row);
+        let op = match self.op.value(row) {
+            VACUUM => StoreOp::Vacuum {
+                objects: serde_json::from_str(detail).map_err(|e| self.damaged(e))?,
+            },
+            CLAIM => StoreOp::Claim(epoch::decode(detail, timestamp).map_err(|e| self.damaged(e))?),
+            RELEASE => StoreOp::Release(Uuid::try_parse(detail).map_err(|e| self.damaged(e))?),
+            _ => return Err(self.unknown_op(row)),
+        };
+        Ok(StoreRow { op, timestamp, commit })
     }
 
     fn when(&self, row: usize) -> (WriteTime, CommitVersion) {

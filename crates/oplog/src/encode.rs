@@ -17,6 +17,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use crate::epoch;
 use crate::error::Error;
 use crate::options::FileOrder;
 use crate::row::{EntryType, FileOp, FileRow, Row, StoreOp, TreeOp, TreeRow, VersionRow};
@@ -24,6 +25,8 @@ use crate::schema::{column, log_schema};
 
 /// The store operation that announces what is about to be deleted.
 pub(crate) const VACUUM: &str = "vacuum";
+pub(crate) const CLAIM: &str = "claim";
+pub(crate) const RELEASE: &str = "release";
 
 /// Rows of a row group of a merged part: some hundred kilobytes, fetched whole.
 pub(crate) const GROUP_ROWS: usize = 2048;
@@ -202,12 +205,16 @@ impl Record {
         match row {
             Row::Tree(row) => Self::from_tree(row),
             Row::Store(row) => {
-                let StoreOp::Vacuum { objects } = &row.op;
-                let detail = serde_json::to_string(objects).map_err(Error::encode)?;
+                let (op, detail) = match &row.op {
+                    StoreOp::Vacuum { objects } => (VACUUM, serde_json::to_string(objects)),
+                    StoreOp::Claim(epoch) => (CLAIM, epoch::encode(epoch)),
+                    StoreOp::Release(epoch) => (RELEASE, Ok(epoch.to_string())),
+                };
+                let detail = detail.map_err(Error::encode)?;
                 Ok(Self {
                     commit_version: row.commit.number(),
                     kind: "store".to_owned(),
-                    op: VACUUM.to_owned(),
+                    op: op.to_owned(),
                     timestamp: row.timestamp.micros(),
                     detail: Some(detail),
                     ..Self::default()

@@ -31,12 +31,14 @@ pub mod options;
 pub mod row;
 pub mod series;
 pub mod tree;
+pub mod tree_rows;
 pub mod upkeep;
 
 mod checkpoint;
 mod commit;
 mod decode;
 mod encode;
+mod epoch;
 mod fetch;
 mod inline;
 mod live_parts;
@@ -48,10 +50,11 @@ mod turn;
 
 pub use check::{CheckedPart, Finding, LogCheck, PartRole};
 pub use column_stats::{ColumnStats, StatValue};
+pub use epoch::Epoch;
 pub use error::Error;
 pub use follow::{Followed, Follower};
 pub use hash::{Hash128, Hasher128};
-pub use log::{CommitOutcome, Log, LogOptions, StagedCommit};
+pub use log::{CommitDraft, CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
 pub use row::{
     EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,

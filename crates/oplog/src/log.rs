@@ -16,7 +16,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, WriteTime};
+use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, WalId, WriteTime};
 use tidelog_storage::error::io_cause;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{self, ObjectStore, PutMode};
@@ -119,6 +119,19 @@ pub struct StagedCommit {
     part: Option<(Path, Bytes)>,
     rows: Vec<Row>,
     transaction: Option<TransactionId>,
+}
+
+/// What is to be committed.
+#[derive(Debug, Default)]
+pub struct CommitDraft {
+    /// Rows that the log does not have.
+    pub rows: Vec<Row>,
+    /// What upkeep has merged.
+    pub merged: Vec<Merged>,
+    /// The id of one of the writes inside, for the error if the outcome cannot be told.
+    pub transaction: Option<TransactionId>,
+    /// The write-ahead log whose records up to this number have their rows in the log from now on.
+    pub covers: Option<(WalId, u64)>,
 }
 
 /// How a commit ended.
@@ -393,17 +406,12 @@ impl Log {
             .try_flatten()
     }
 
-    /// Encodes `rows`, and what upkeep has `merged`, as the commit that follows `base`.
+    /// Encodes a draft as the commit that follows `base`.
     ///
     /// # Errors
     /// [`Error::Encode`] if the rows do not fit the schema.
-    pub fn stage(
-        &self,
-        base: &Snapshot,
-        mut rows: Vec<Row>,
-        merged: &[Merged],
-        transaction: Option<TransactionId>,
-    ) -> Result<StagedCommit, Error> {
+    pub fn stage(&self, base: &Snapshot, draft: CommitDraft) -> Result<StagedCommit, Error> {
+        let CommitDraft { mut rows, merged, transaction, covers } = draft;
         let version = base.next_commit();
         for row in &mut rows {
             row.set_commit(version);
@@ -412,7 +420,8 @@ impl Log {
             rows.iter().map(Row::timestamp).max().unwrap_or_default().max(base.last_write());
         let id = self.random_id();
         let mut changes = Changes { new_rows: rows.len() as u64, ..Changes::default() };
-        for merged in merged {
+        changes.covers.extend(covers);
+        for merged in &merged {
             changes.removes.extend(merged.inputs().iter().cloned());
             changes.adds.extend(merged.outputs().iter().map(|part| part.add().clone()));
         }
@@ -427,9 +436,10 @@ impl Log {
         let removed = changes.removes.iter().map(|part| part.object.clone()).collect();
         let parts = changes.adds.iter().cloned().map(Part::from_add);
         let parts = parts.collect::<Result<Vec<_>, _>>().map_err(Error::encode)?;
+        let complete_through = complete_through(base, &rows, last_write);
         let (writer, inline) = (self.inner.writer, changes.inline.clone());
-        let json = commit::encode(id, writer, changes, last_write)?;
-        let complete_through = last_write;
+        let covers = changes.covers.clone();
+        let json = commit::encode(id, writer, changes, (last_write, complete_through))?;
         let commit = Commit {
             version,
             id,
@@ -438,6 +448,7 @@ impl Log {
             complete_through,
             parts,
             removed,
+            covers,
             table: None,
             inline,
         };
@@ -566,6 +577,16 @@ impl Log {
     fn random_id(&self) -> Uuid {
         TransactionId::random(self.inner.env.randomness.as_ref()).as_uuid()
     }
+}
+
+/// The time up to which all versions are committed. While one writer has the store for itself, it
+/// alone knows what it has acknowledged besides: others' commits, of upkeep, say nothing of that.
+fn complete_through(base: &Snapshot, rows: &[Row], last_write: WriteTime) -> WriteTime {
+    if base.epoch().is_none() {
+        return last_write;
+    }
+    let own = rows.iter().filter(|row| !matches!(row, Row::Store(_))).map(Row::timestamp).max();
+    own.unwrap_or_default().max(base.complete_through())
 }
 
 /// Whether the error is a local disk's, so that nothing can still be in flight. A connection's also

@@ -73,7 +73,7 @@ async fn from_checkpoint(
     let (Some(found), Some(record)) = (found, record) else { return Ok(None) };
     let shared = found.parts.iter().filter(|part| part.families.shared);
     let rows = objects.rows(shared.map(Arc::as_ref)).await?;
-    let snapshot = Snapshot::from_checkpoint(&record, found.table, found.parts, rows)?;
+    let snapshot = Snapshot::from_checkpoint(&record, found, rows)?;
     Ok(Some(Start { snapshot, checkpoint: Some(version), commits }))
 }
 

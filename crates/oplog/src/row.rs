@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tidelog_core::{
     CommitVersion, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
 };
+use uuid::Uuid;
 
+use crate::epoch::Epoch;
 use crate::hash::Hash128;
 use crate::options::{FileOrder, SeriesOptions};
 
@@ -65,6 +67,10 @@ pub enum StoreOp {
         /// The objects.
         objects: Vec<String>,
     },
+    /// One writer alone numbers versions and changes the tree from here on.
+    Claim(Epoch),
+    /// The claim of this id has ended: any number of writers may write.
+    Release(Uuid),
 }
 
 /// A row about the store as a whole.

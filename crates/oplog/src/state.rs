@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rpds::{HashTrieMapSync, VectorSync};
-use tidelog_core::{CommitVersion, NodeId, WriteTime};
+use tidelog_core::{CommitVersion, NodeId, WalId, WriteTime};
 
+use crate::checkpoint::Checkpoint;
 use crate::commit::{Commit, RETENTION_DEFAULT, Table};
+use crate::epoch::{Covered, Epoch};
 use crate::error::Error;
 use crate::live_parts::LiveParts;
 use crate::part::Part;
-use crate::row::{EntryType, Row, TreeOp, TreeRow};
+use crate::row::{EntryType, Row, StoreOp, TreeOp, TreeRow};
 use crate::series::SeriesState;
 use crate::tree::Tree;
 
@@ -26,6 +28,9 @@ struct State {
     last_write: WriteTime,
     complete_through: WriteTime,
     table: Option<Arc<Table>>,
+    /// Who alone may write.
+    epoch: Option<Arc<Epoch>>,
+    covered: Covered,
     tree: Tree,
     history: VectorSync<Arc<TreeRow>>,
     parts: LiveParts,
@@ -41,6 +46,8 @@ impl Snapshot {
             last_write: WriteTime::MIN,
             complete_through: WriteTime::MIN,
             table: None,
+            epoch: None,
+            covered: Covered::new_sync(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
             parts: LiveParts::default(),
@@ -52,17 +59,19 @@ impl Snapshot {
     /// checkpoint, `rows` those of its shared parts.
     pub(crate) fn from_checkpoint(
         record: &Commit,
-        table: Table,
-        parts: Vec<Arc<Part>>,
+        checkpoint: Checkpoint,
         mut rows: Vec<Row>,
     ) -> Result<Self, Error> {
         let fail = |reason: String| Error::Inconsistent { commit: record.version, reason };
+        let Checkpoint { table, parts, covered } = checkpoint;
         rows.sort_by_key(Row::commit);
         let mut state = State {
             head: Some(record.version),
             last_write: record.last_write,
             complete_through: record.complete_through,
             table: Some(Arc::new(table)),
+            epoch: None,
+            covered: covered.into_iter().collect(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
             parts: LiveParts::in_order(parts),
@@ -85,6 +94,22 @@ impl Snapshot {
     /// How long objects of the log are kept after they have ceased to be part of it.
     pub(crate) fn retention(&self) -> Duration {
         self.table().map_or(RETENTION_DEFAULT, |table| table.retention)
+    }
+
+    /// Who alone may number versions and change the tree, if anybody.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&Arc<Epoch>> {
+        self.0.epoch.as_ref()
+    }
+
+    /// The last record of a write-ahead log whose rows are in the log; 0 if none is.
+    #[must_use]
+    pub fn covered(&self, wal: WalId) -> u64 {
+        self.0.covered.get(&wal).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn all_covered(&self) -> impl Iterator<Item = (WalId, u64)> {
+        self.0.covered.iter().map(|(wal, seq)| (*wal, *seq))
     }
 
     /// How many commits stand at the end of the log that upkeep has not merged yet.
@@ -198,11 +223,16 @@ impl Snapshot {
             last_write: self.0.last_write.max(commit.last_write),
             complete_through: self.0.complete_through.max(commit.complete_through),
             table: self.0.table.clone().or_else(|| commit.table.clone().map(Arc::new)),
+            epoch: self.0.epoch.clone(),
+            covered: self.0.covered.clone(),
             tree: self.0.tree.clone(),
             history: self.0.history.clone(),
             parts: self.0.parts.after(commit).map_err(&fail)?,
             series: Mutex::new(LoadedSeries::new_sync()),
         };
+        for (wal, seq) in &commit.covers {
+            next.covered.insert_mut(*wal, *seq);
+        }
         let mut series = loaded;
         for row in rows {
             apply(&mut next, &mut series, row, follow_new).map_err(&fail)?;
@@ -227,7 +257,11 @@ fn apply(
             }
             state.history.push_back_mut(Arc::new(row));
         }
-        Row::Store(_) => {}
+        Row::Store(row) => match row.op {
+            StoreOp::Claim(epoch) => state.epoch = Some(Arc::new(epoch)),
+            StoreOp::Release(id) => state.epoch = state.epoch.take().filter(|held| held.id != id),
+            StoreOp::Vacuum { .. } => {}
+        },
         Row::Version(row) => {
             if let Some(known) = series.get_mut(&row.node) {
                 Arc::make_mut(known).push_version(row)?;

@@ -1,7 +1,7 @@
 //! What a user may name as a store.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -149,6 +149,15 @@ impl Location {
 }
 
 impl Location {
+    /// The directory, if it is one.
+    #[must_use]
+    pub fn local_path(&self) -> Option<&path::Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Memory | Self::Bucket(_) => None,
+        }
+    }
+
     /// Whether it lies on other machines.
     #[must_use]
     pub fn is_remote(&self) -> bool {

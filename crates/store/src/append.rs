@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidelog_core::WriteTime;
-use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
-use tidelog_oplog::{EntryType, FileOp, FileOrder, FileRow, Node, SeriesOptions, Snapshot};
+use bytes::Bytes;
+use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath};
+use tidelog_oplog::{EntryType, FileRow, Node, SeriesOptions, Tree};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
 use tokio::task::JoinHandle;
@@ -24,12 +24,16 @@ use crate::encode::{EncodedFile, encode};
 use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
 use crate::error::Error;
 use crate::file_reader::Footer;
-use crate::names::DATA_DIRECTORY;
+use crate::head::Head;
+use crate::hot::HotFile;
+use crate::owner::{HotAppend, Owner, encode_rows};
 use crate::prepare::{VersionFacts, prepare};
 use crate::series_schema::SeriesSchema;
 
 /// How often an append is prepared anew because the tree changed under it.
 const PREPARE_ATTEMPTS: u32 = 16;
+/// Preparing so many rows for memory takes less time than handing them to another thread and back.
+const PREPARED_INLINE_ROWS_MAX: usize = 2048;
 
 /// One append: rows for a series.
 #[derive(Debug, Clone)]
@@ -97,9 +101,36 @@ struct SeriesGroup {
 
 /// A group that is ready to be queued.
 struct ReadyGroup {
-    append: SeriesAppend,
+    append: ReadyAppend,
+    facts: Vec<VersionFacts>,
     /// Positions in the call, one for each version.
     members: Vec<usize>,
+}
+
+/// How rows are kept.
+enum ReadyAppend {
+    /// In files, the puts of which are under way.
+    Files(SeriesAppend),
+    /// In memory, behind a write-ahead log.
+    Hot(HotAppend),
+}
+
+/// How the appends of one call are kept.
+struct Route {
+    owner: Option<Arc<Owner>>,
+    /// Whether they go through memory.
+    hot: bool,
+    /// The commit up to which nobody else's writes under the ids of the call are unknown.
+    checked: CommitVersion,
+}
+
+impl Route {
+    fn durability(&self) -> Durability {
+        match &self.owner {
+            Some(owner) if self.hot => owner.durability(),
+            _ => Durability::Committed,
+        }
+    }
 }
 
 impl Engine {
@@ -141,45 +172,80 @@ impl Engine {
         }
         let appends = Arc::new(self.with_ids(appends));
         for _ in 0..PREPARE_ATTEMPTS {
+            let all: Vec<usize> = (0..appends.len()).collect();
+            let route = self.route(&appends, &all).await?;
             if let Some(known) = self.already_appended(&appends).await? {
                 return Ok(known);
             }
-            let snapshot = self.log().snapshot();
+            let head = self.local_head()?;
             let mut ready = Vec::new();
             for group in groups(&appends, |_| true) {
                 let (prepared, failed) =
-                    self.ready(Arc::clone(&appends), group, snapshot.clone(), true).await;
+                    self.ready(Arc::clone(&appends), group, &head, &route, true).await;
                 if let Some((_, error)) = failed.into_iter().next() {
                     return Err(error);
                 }
-                if let Some(prepared) = prepared {
-                    ready.push(prepared);
-                }
+                ready.extend(prepared);
+            }
+            let mut receipts: Vec<AppendReceipt> = appends.iter().map(empty_receipt).collect();
+            if ready.is_empty() {
+                return Ok(receipts);
             }
             let order: Vec<usize> = ready.iter().flat_map(|group| group.members.clone()).collect();
-            if order.is_empty() {
-                return Ok(appends.iter().map(empty_receipt).collect());
-            }
-            let facts: Vec<VersionFacts> = ready
-                .iter()
-                .flat_map(|group| group.append.versions.iter().map(|(facts, _)| *facts))
-                .collect();
-            let work = Work::Append(ready.into_iter().map(|group| group.append).collect());
-            match self.submit(work).await {
+            let facts: Vec<VersionFacts> =
+                ready.iter().flat_map(|group| group.facts.clone()).collect();
+            let ready = ready.into_iter().map(|group| group.append).collect();
+            match self.submit_appends(&route, ready).await {
                 Ok(landed) => {
-                    let mut receipts: Vec<AppendReceipt> =
-                        appends.iter().map(empty_receipt).collect();
-                    for (position, receipt) in receipts_of(&appends, &order, &facts, &landed) {
+                    let kept = route.durability();
+                    for (position, receipt) in receipts_of(&appends, &order, &facts, &landed, kept)
+                    {
                         receipts[position] = receipt;
                     }
                     return Ok(receipts);
                 }
+                Err(Rejected::Failed(Error::Claimed { .. }))
+                    if self.bring_in_abandoned().await? => {}
                 Err(Rejected::Failed(error)) => return Err(error),
                 Err(Rejected::Stale) => drop(self.head().await?),
             }
         }
         let path = appends.first().map_or_else(TreePath::root, |append| append.path.clone());
         Err(Error::Contention { path, attempts: PREPARE_ATTEMPTS })
+    }
+
+    /// How the appends at these positions of a call are kept.
+    async fn route(&self, appends: &[Append], positions: &[usize]) -> Result<Route, Error> {
+        let owner = self.owner().await?;
+        let batches = || positions.iter().map(|position| &appends[*position].batch);
+        let bytes = batches().map(RecordBatch::get_array_memory_size).sum();
+        let rows = batches().map(RecordBatch::num_rows).sum();
+        let hot = owner.as_ref().is_some_and(|owner| owner.takes(bytes, rows));
+        Ok(Route { owner, hot, checked: self.log().snapshot().next_commit() })
+    }
+
+    /// Makes appends durable and visible, all of them or none.
+    async fn submit_appends(
+        &self,
+        route: &Route,
+        ready: Vec<ReadyAppend>,
+    ) -> Result<Landed, Rejected> {
+        let (mut files, mut hot) = (Vec::new(), Vec::new());
+        for append in ready {
+            match append {
+                ReadyAppend::Files(append) => files.push(append),
+                ReadyAppend::Hot(append) => hot.push(append),
+            }
+        }
+        match &route.owner {
+            Some(owner) if route.hot => owner.append(hot).await,
+            Some(owner) => {
+                // What was acknowledged before has lower numbers.
+                let _paused = owner.pause().await?;
+                self.submit(Work::Append(files)).await
+            }
+            None => self.submit(Work::Append(files)).await,
+        }
     }
 
     fn with_ids(&self, mut appends: Vec<Append>) -> Vec<Append> {
@@ -245,19 +311,33 @@ impl Engine {
         };
         let mut known = Vec::new();
         for _ in 0..PREPARE_ATTEMPTS {
+            let route = match self.route(&appends, &group.members).await {
+                Ok(route) => route,
+                Err(error) => return everywhere(&error, &group.members),
+            };
             known.extend(self.take_known(&appends, &mut group).await);
-            let snapshot = self.log().snapshot();
             let again = SeriesGroup { path: group.path.clone(), members: group.members.clone() };
-            let (ready, failed) = self.ready(Arc::clone(&appends), again, snapshot, false).await;
+            let (ready, failed) = match self.local_head() {
+                Ok(head) => self.ready(Arc::clone(&appends), again, &head, &route, false).await,
+                Err(error) => return everywhere(&error, &group.members),
+            };
             let mut results: Vec<(usize, Result<AppendReceipt, Error>)> =
                 failed.into_iter().map(|(position, error)| (position, Err(error))).collect();
             results.append(&mut known);
             let Some(ready) = ready else { return with_empty(&appends, &group, results) };
-            let facts: Vec<VersionFacts> =
-                ready.append.versions.iter().map(|(facts, _)| *facts).collect();
-            match self.submit(Work::Append(vec![ready.append])).await {
+            let mut outcome = self.submit_appends(&route, vec![ready.append]).await;
+            if let Err(Rejected::Failed(Error::Claimed { .. })) = &outcome {
+                match self.bring_in_abandoned().await {
+                    Ok(true) => outcome = Err(Rejected::Stale),
+                    Ok(false) => {}
+                    Err(error) => outcome = Err(error.into()),
+                }
+            }
+            match outcome {
                 Ok(landed) => {
-                    let receipts = receipts_of(&appends, &ready.members, &facts, &landed);
+                    let (members, facts) = (&ready.members, &ready.facts);
+                    let receipts =
+                        receipts_of(&appends, members, facts, &landed, route.durability());
                     results.extend(receipts.into_iter().map(|(i, receipt)| (i, Ok(receipt))));
                     return with_empty(&appends, &group, results);
                 }
@@ -294,33 +374,37 @@ impl Engine {
         known
     }
 
-    /// Prepares a group off the runtime and starts the puts of its files.
+    /// Prepares a group off the runtime and, if it goes to files, starts their puts.
     async fn ready(
         &self,
         appends: Arc<Vec<Append>>,
         group: SeriesGroup,
-        snapshot: Snapshot,
+        head: &Head,
+        route: &Route,
         all_or_none: bool,
     ) -> (Option<ReadyGroup>, Vec<(usize, Error)>) {
         let everywhere = |error: Error| -> (Option<ReadyGroup>, Vec<(usize, Error)>) {
             (None, group.members.iter().map(|i| (*i, error.clone())).collect())
         };
-        let mut prepared = self.prepare(&appends, &group, snapshot.clone(), all_or_none).await;
+        let mut prepared = self.prepare(&appends, &group, head, route, all_or_none).await;
         // Success is checked again when it is committed; a refusal is final, so it must not come
         // from a state that somebody has changed since.
         if !matches!(&prepared, Ok((_, failed)) if failed.is_empty()) {
             match self.head().await {
-                Ok(newest) if newest.snapshot().next_commit() != snapshot.next_commit() => {
-                    let newest = newest.snapshot().clone();
-                    prepared = self.prepare(&appends, &group, newest, all_or_none).await;
+                Ok(newest) if !newest.is_as(head) => {
+                    prepared = self.prepare(&appends, &group, &newest, route, all_or_none).await;
                 }
                 Ok(_) => {}
                 Err(error) => return everywhere(error),
             }
         }
-        match prepared {
-            Ok((None, failed)) => (None, failed),
-            Ok((Some(prepared), failed)) => (Some(self.start_puts(prepared)), failed),
+        let (prepared, failed) = match prepared {
+            Ok((Some(prepared), failed)) => (prepared, failed),
+            Ok((None, failed)) => return (None, failed),
+            Err(error) => return everywhere(error),
+        };
+        match self.make_ready(prepared, head, route).await {
+            Ok(ready) => (Some(ready), failed),
             Err(error) => everywhere(error),
         }
     }
@@ -329,70 +413,92 @@ impl Engine {
         &self,
         appends: &Arc<Vec<Append>>,
         group: &SeriesGroup,
-        snapshot: Snapshot,
+        head: &Head,
+        route: &Route,
         all_or_none: bool,
     ) -> Result<Prepared, Error> {
         let new_node = NodeId::random(self.env().randomness.as_ref());
-        let (appends, members) = (Arc::clone(appends), group.members.clone());
+        let rows: usize =
+            group.members.iter().map(|position| appends[*position].batch.num_rows()).sum();
+        let (tree, hot) = (head.tree(), route.hot);
+        if hot && rows <= PREPARED_INLINE_ROWS_MAX {
+            let (path, members) = (&group.path, &group.members);
+            return prepare_group(appends, path, members, tree, new_node, all_or_none, hot);
+        }
+        let (appends, members, tree) = (Arc::clone(appends), group.members.clone(), tree.clone());
         let path = group.path.clone();
         let prepared = tokio::task::spawn_blocking(move || {
-            prepare_group(&appends, &path, &members, &snapshot, new_node, all_or_none)
+            prepare_group(&appends, &path, &members, &tree, new_node, all_or_none, hot)
         });
         prepared.await.unwrap_or(Err(Error::Closed))
     }
 
-    fn start_puts(&self, prepared: PreparedGroup) -> ReadyGroup {
-        let PreparedGroup { path, target, time_column, versions, given_ids, files, members } =
-            prepared;
+    async fn make_ready(
+        &self,
+        prepared: PreparedGroup,
+        head: &Head,
+        route: &Route,
+    ) -> Result<ReadyGroup, Error> {
+        let PreparedGroup { path, target, schema, versions, given_ids, rows, members } = prepared;
+        let facts = versions.iter().map(|(facts, _)| *facts).collect();
+        let append = match rows {
+            GroupRows::Files(files) => {
+                let time_column = schema.time_column().into();
+                let (files, puts) = self.start_puts(&path, target.node, files);
+                ReadyAppend::Files(SeriesAppend {
+                    path,
+                    target,
+                    time_column,
+                    versions,
+                    given_ids,
+                    files,
+                    puts,
+                })
+            }
+            GroupRows::Hot(file, encoded) => {
+                let committed = head.committed(self.log(), target.node).await?.head();
+                let (schema, checked) = (Arc::new(schema), route.checked);
+                ReadyAppend::Hot(HotAppend {
+                    path,
+                    target,
+                    schema,
+                    versions,
+                    given_ids,
+                    file,
+                    encoded,
+                    committed,
+                    checked,
+                })
+            }
+        };
+        Ok(ReadyGroup { append, facts, members })
+    }
+
+    fn start_puts(
+        &self,
+        path: &TreePath,
+        node: NodeId,
+        files: Vec<EncodedFile>,
+    ) -> (Vec<FileRow>, Puts) {
         let mut rows = Vec::with_capacity(files.len());
         let mut puts = Vec::with_capacity(files.len());
         for file in files {
-            let row = self.file_row(&path, target.node, &file);
+            let id = FileId::random(self.env().randomness.as_ref());
+            let row = file.row(id, path, node);
             let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
             self.files().remember(row.file, footer);
             puts.push(self.start_put(&row, file.bytes));
             rows.push(row);
         }
-        let append =
-            SeriesAppend { path, target, time_column, versions, given_ids, files: rows, puts };
-        ReadyGroup { append, members }
+        (rows, puts)
     }
 
-    fn start_put(&self, row: &FileRow, bytes: bytes::Bytes) -> JoinHandle<Result<(), Error>> {
+    fn start_put(&self, row: &FileRow, bytes: Bytes) -> JoinHandle<Result<(), Error>> {
         let (store, location) = (Arc::clone(self.object_store()), Arc::clone(&row.location));
         tokio::spawn(async move {
             let put = store.put(&Path::from(location.as_ref()), bytes.into()).await;
             put.map(|_| ()).map_err(|error| Error::store("writing", &location, error))
         })
-    }
-
-    fn file_row(&self, path: &TreePath, node: NodeId, file: &EncodedFile) -> FileRow {
-        let id = FileId::random(self.env().randomness.as_ref());
-        FileRow {
-            op: FileOp::Add,
-            file: id,
-            node,
-            path: path.clone(),
-            timestamp: WriteTime::default(),
-            location: format!("{DATA_DIRECTORY}/{node}/{id}.parquet").into(),
-            size: file.bytes.len() as u64,
-            rows: file.rows,
-            row_groups: file.row_groups,
-            tail_length: file.tail_length,
-            hash: file.hash,
-            tail_hash: file.tail_hash,
-            page_hashes: file.page_hashes.clone(),
-            range: file.range,
-            min_version: Version::new(file.min_version),
-            max_version: Version::new(file.max_version),
-            version_base: 0,
-            partition: None,
-            order: FileOrder::Time,
-            superseded: false,
-            unique: file.unique,
-            column_stats: file.column_stats.clone(),
-            commit: CommitVersion::default(),
-        }
     }
 }
 
@@ -439,6 +545,7 @@ fn receipts_of(
     positions: &[usize],
     facts: &[VersionFacts],
     landed: &Landed,
+    durability: Durability,
 ) -> Vec<(usize, AppendReceipt)> {
     let versions = landed.versions.iter().zip(facts);
     positions
@@ -449,6 +556,7 @@ fn receipts_of(
             receipt.version = Some(*version);
             receipt.write_time = Some(*write_time);
             receipt.rows = facts.rows;
+            receipt.durability = durability;
             (*position, receipt)
         })
         .collect()
@@ -471,12 +579,20 @@ fn with_empty(
 struct PreparedGroup {
     path: TreePath,
     target: Target,
-    time_column: Arc<str>,
+    schema: SeriesSchema,
     versions: Vec<(VersionFacts, TransactionId)>,
     given_ids: Vec<TransactionId>,
-    files: Vec<EncodedFile>,
+    rows: GroupRows,
     members: Vec<usize>,
 }
+
+enum GroupRows {
+    Files(Vec<EncodedFile>),
+    /// In memory, and as the write-ahead log keeps them.
+    Hot(HotFile, Bytes),
+}
+
+type Puts = Vec<JoinHandle<Result<(), Error>>>;
 
 type Prepared = (Option<PreparedGroup>, Vec<(usize, Error)>);
 
@@ -485,12 +601,13 @@ fn prepare_group(
     appends: &[Append],
     path: &TreePath,
     members: &[usize],
-    snapshot: &Snapshot,
+    tree: &Tree,
     new_node: NodeId,
     all_or_none: bool,
+    hot: bool,
 ) -> Result<Prepared, Error> {
     let Some(first) = members.first() else { return Ok((None, Vec::new())) };
-    let (target, schema) = resolve_target(snapshot, &appends[*first], new_node)?;
+    let (target, schema) = resolve_target(tree, &appends[*first], new_node)?;
     let mut batches = Vec::with_capacity(members.len());
     let mut kept = Vec::with_capacity(members.len());
     let mut failed = Vec::new();
@@ -512,7 +629,12 @@ fn prepare_group(
         return Ok((None, failed));
     }
     let prepared = prepare(path, &schema, &batches)?;
-    let files = encode(path, &schema, &prepared)?;
+    let rows = if hot {
+        let file = HotFile::new(path, target.node, &schema, &prepared)?;
+        GroupRows::Hot(file, encode_rows(path, &prepared.batch)?)
+    } else {
+        GroupRows::Files(encode(path, &schema, &prepared)?)
+    };
     let ids = kept.iter().map(|position| appends[*position].transaction);
     let versions = prepared
         .versions
@@ -527,10 +649,10 @@ fn prepare_group(
     let prepared = PreparedGroup {
         path: path.clone(),
         target,
-        time_column: schema.time_column().into(),
+        schema,
         versions,
         given_ids,
-        files,
+        rows,
         members: kept,
     };
     Ok((Some(prepared), failed))
@@ -579,13 +701,13 @@ fn check_time_column(append: &Append, schema: &SeriesSchema) -> Result<(), Error
 
 /// The series that `append` is for, and its schema; the append's own if it is the first.
 fn resolve_target(
-    snapshot: &Snapshot,
+    tree: &Tree,
     append: &Append,
     new_node: NodeId,
 ) -> Result<(Target, SeriesSchema), Error> {
     let path = &append.path;
-    let Some(node) = snapshot.tree().resolve(path) else {
-        refuse_through(snapshot, path)?;
+    let Some(node) = tree.resolve(path) else {
+        refuse_through(tree, path)?;
         let (schema, options) = first_schema(append, &SeriesOptions::default())?;
         let state = TargetState::Absent(schema.clone(), options);
         return Ok((Target { node: new_node, state }, schema));
@@ -625,8 +747,8 @@ fn first_schema(
     Ok((schema, Arc::new(options)))
 }
 
-fn refuse_through(snapshot: &Snapshot, path: &TreePath) -> Result<(), Error> {
-    let (through, deepest) = snapshot.tree().deepest(path);
+fn refuse_through(tree: &Tree, path: &TreePath) -> Result<(), Error> {
+    let (through, deepest) = tree.deepest(path);
     if deepest.entry == EntryType::Directory {
         return Ok(());
     }

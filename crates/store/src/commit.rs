@@ -14,12 +14,14 @@
 //! each intent succeeds or fails alone.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WriteTime};
+use tidelog_core::{
+    CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WalId, WriteTime,
+};
 use tidelog_oplog::{
-    CommitOutcome, EntryType, Expired, FileOp, FileRow, Log, Merged, Row, SeriesOptions,
-    SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, Tree, TreeOp, TreeRow, VersionOp,
+    CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, Log, Merged, Row,
+    SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, TreeRow, VersionOp,
     VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
@@ -27,11 +29,13 @@ use tidelog_storage::object_store::path::Path;
 use tidelog_storage::probe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::pace::{Before, Pace};
 use crate::prepare::VersionFacts;
 use crate::series_schema::SeriesSchema;
+use crate::tree_draft::TreeDraft;
 use crate::upkeep::{self, UpkeepMode};
 
 const QUEUE_INTENTS: usize = 1024;
@@ -54,6 +58,12 @@ pub(crate) enum Work {
     Append(Vec<SeriesAppend>),
     /// Changes of the tree.
     Tree(TreeChange),
+    /// What was acknowledged by a write-ahead log.
+    Flush(Box<Flush>),
+    /// Takes the store for this handle alone.
+    Claim(Epoch),
+    /// Ends a claim. It is stale if the claim has ended.
+    Release(Uuid),
     /// A run of log parts that upkeep has written. It is stale if what it merges has gone.
     Merge(Merged),
     /// Announces parts that are about to be deleted.
@@ -73,6 +83,19 @@ pub(crate) struct SeriesAppend {
     pub(crate) files: Vec<FileRow>,
     /// The puts of those files, under way.
     pub(crate) puts: Vec<JoinHandle<Result<(), Error>>>,
+}
+
+/// Rows that have been acknowledged, in files that are durable, with their versions.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    /// The claim under which they were acknowledged.
+    pub(crate) epoch: Uuid,
+    pub(crate) wal: WalId,
+    /// The last record of the write-ahead log whose rows are inside.
+    pub(crate) through: u64,
+    pub(crate) tree: Vec<TreeRow>,
+    pub(crate) versions: Vec<Arc<VersionRow>>,
+    pub(crate) files: Vec<FileRow>,
 }
 
 /// The series that an append was prepared for.
@@ -124,6 +147,20 @@ impl<E: Into<Error>> From<E> for Rejected {
     }
 }
 
+/// The claim that a handle has made, if it has. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnEpoch(Arc<Mutex<Option<Uuid>>>);
+
+impl OwnEpoch {
+    pub(crate) fn get(&self) -> Option<Uuid> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, epoch: Option<Uuid>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+    }
+}
+
 /// The way to the writer task of a handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
@@ -137,11 +174,13 @@ impl Writer {
         log: Log,
         env: Env,
         upkeep: UpkeepMode,
+        own: OwnEpoch,
     ) -> Self {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
         let writer = Self { queue };
         let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
-        let task = WriterTask { store, log, env, landed, pace: Pace::default(), probed: false };
+        let task =
+            WriterTask { store, log, env, landed, pace: Pace::default(), own, probed: false };
         tokio::spawn(task.run(intents));
         writer
     }
@@ -181,6 +220,7 @@ struct WriterTask {
     /// Tells the background upkeep, if there is any, how long the tail of the log has become.
     landed: Option<watch::Sender<usize>>,
     pace: Pace,
+    own: OwnEpoch,
     probed: bool,
 }
 
@@ -268,8 +308,8 @@ impl WriterTask {
         &self,
         base: &Snapshot,
         group: &[Intent],
-    ) -> Result<(Changes, Drafted), Snapshot> {
-        let mut draft = Draft::new(&self.log, &self.env, base.clone());
+    ) -> Result<(CommitDraft, Drafted), Snapshot> {
+        let mut draft = Draft::new(&self.log, &self.env, self.own.get(), base.clone());
         let mut drafted = Vec::with_capacity(group.len());
         for intent in group {
             drafted.push(draft.add(&intent.work).await);
@@ -280,19 +320,20 @@ impl WriterTask {
         {
             return Err(newest);
         }
-        Ok((Changes { rows: draft.rows, merged: draft.merged }, drafted))
+        let Draft { rows, merged, covers, .. } = draft;
+        Ok((CommitDraft { rows, merged, covers, ..CommitDraft::default() }, drafted))
     }
 
     /// One try: part beside data, then the commit.
     async fn land(
         &self,
         base: Snapshot,
-        changes: Changes,
+        mut changes: CommitDraft,
         mut group: Vec<Intent>,
         versions: Vec<Vec<(Version, WriteTime)>>,
     ) -> Progress {
-        let transaction = group.iter().find_map(|intent| intent.work.transaction());
-        let staged = match self.stage(base, changes, transaction).await {
+        changes.transaction = group.iter().find_map(|intent| intent.work.transaction());
+        let staged = match self.stage(base, changes).await {
             Ok(staged) => staged,
             Err(error) => {
                 reject_all(group, &error);
@@ -327,19 +368,12 @@ impl WriterTask {
     }
 
     /// Encodes rows; off the runtime if there are so many that it would be held up.
-    async fn stage(
-        &self,
-        base: Snapshot,
-        changes: Changes,
-        transaction: Option<TransactionId>,
-    ) -> Result<StagedCommit, Error> {
-        let Changes { rows, merged } = changes;
-        if rows.len() <= STAGE_INLINE_ROWS_MAX {
-            return Ok(self.log.stage(&base, rows, &merged, transaction)?);
+    async fn stage(&self, base: Snapshot, draft: CommitDraft) -> Result<StagedCommit, Error> {
+        if draft.rows.len() <= STAGE_INLINE_ROWS_MAX {
+            return Ok(self.log.stage(&base, draft)?);
         }
         let log = self.log.clone();
-        let staged =
-            tokio::task::spawn_blocking(move || log.stage(&base, rows, &merged, transaction));
+        let staged = tokio::task::spawn_blocking(move || log.stage(&base, draft));
         Ok(staged.await.map_err(|_| Error::Closed)??)
     }
 
@@ -357,12 +391,6 @@ impl WriterTask {
 /// For each member of a group, its versions or why it cannot be committed.
 type Drafted = Vec<Result<Vec<(Version, WriteTime)>, Rejected>>;
 
-/// What a group changes.
-struct Changes {
-    rows: Vec<Row>,
-    merged: Vec<Merged>,
-}
-
 enum Progress {
     Done,
     Again(Vec<Intent>),
@@ -379,14 +407,23 @@ impl Work {
                 | TreeChange::Rename { from: path, .. }
                 | TreeChange::Remove { path, .. },
             ) => path.clone(),
-            Self::Merge(_) | Self::Vacuum(_) => TreePath::root(),
+            Self::Flush(_)
+            | Self::Claim(_)
+            | Self::Release(_)
+            | Self::Merge(_)
+            | Self::Vacuum(_) => TreePath::root(),
         }
     }
 
     fn transaction(&self) -> Option<TransactionId> {
         match self {
             Self::Append(appends) => Some(appends.first()?.versions.first()?.1),
-            Self::Tree(_) | Self::Merge(_) | Self::Vacuum(_) => None,
+            Self::Flush(flush) => Some(flush.versions.first()?.transaction),
+            Self::Tree(_)
+            | Self::Claim(_)
+            | Self::Release(_)
+            | Self::Merge(_)
+            | Self::Vacuum(_) => None,
         }
     }
 }
@@ -432,47 +469,106 @@ fn without_failed(group: Vec<Intent>, failed: Vec<Option<Error>>) -> Vec<Intent>
 /// The rows of a commit while its members are added one after the other.
 struct Draft<'a> {
     log: &'a Log,
-    env: &'a Env,
+    /// The claim of this handle.
+    own: Option<Uuid>,
     base: Snapshot,
-    tree: Tree,
-    last_write: WriteTime,
+    tree: TreeDraft,
     heads: HashMap<NodeId, Version>,
     given_ids: HashSet<(NodeId, TransactionId)>,
     rows: Vec<Row>,
     merged: Vec<Merged>,
+    covers: Option<(WalId, u64)>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(log: &'a Log, env: &'a Env, base: Snapshot) -> Self {
-        let (tree, last_write) = (base.tree().clone(), base.last_write());
+    fn new(log: &'a Log, env: &'a Env, own: Option<Uuid>, base: Snapshot) -> Self {
+        let tree = TreeDraft::new(env.clone(), base.tree().clone(), base.last_write());
         Self {
             log,
-            env,
+            own,
             base,
             tree,
-            last_write,
             heads: HashMap::new(),
             given_ids: HashSet::new(),
             rows: Vec::new(),
             merged: Vec::new(),
+            covers: None,
         }
     }
 
     /// Adds all rows of one member, or none.
     async fn add(&mut self, work: &Work) -> Result<Vec<(Version, WriteTime)>, Rejected> {
-        let (rows, tree, last_write) = (self.rows.len(), self.tree.clone(), self.last_write);
-        let heads = self.heads.clone();
+        let (rows, tree, heads) = (self.rows.len(), self.tree.clone(), self.heads.clone());
         let added = match work {
             Work::Append(appends) => self.add_appends(appends).await,
             Work::Tree(change) => self.add_change(change).map(|()| Vec::new()),
+            Work::Flush(flush) => self.add_flush(flush).map(|()| Vec::new()),
+            Work::Claim(epoch) => self.add_claim(epoch).map(|()| Vec::new()),
+            Work::Release(epoch) => self.add_release(*epoch).map(|()| Vec::new()),
             Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
             Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
         };
         if added.is_err() {
             self.rows.truncate(rows);
-            (self.tree, self.last_write, self.heads) = (tree, last_write, heads);
+            (self.tree, self.heads) = (tree, heads);
         }
         added
+    }
+
+    /// Versions are numbered and the tree is changed by nobody but who has claimed the store.
+    fn refuse_others(&self) -> Result<(), Rejected> {
+        match self.base.epoch() {
+            Some(epoch) if Some(epoch.id) != self.own => {
+                Err(Error::Claimed { epoch: epoch.to_string() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add_change(&mut self, change: &TreeChange) -> Result<(), Rejected> {
+        self.refuse_others()?;
+        self.tree.change(change)?;
+        self.rows.extend(self.tree.take_rows().into_iter().map(Row::Tree));
+        Ok(())
+    }
+
+    /// What was acknowledged keeps the numbers and times that it was acknowledged with.
+    fn add_flush(&mut self, flush: &Flush) -> Result<(), Rejected> {
+        match self.base.epoch() {
+            Some(epoch) if epoch.id == flush.epoch => {}
+            _ => return Err(Error::Fenced { wal: flush.wal.to_string() }.into()),
+        }
+        for row in &flush.tree {
+            self.tree.replay(row.clone())?;
+        }
+        self.rows.extend(self.tree.take_rows().into_iter().map(Row::Tree));
+        for row in &flush.versions {
+            self.tree.note_write(row.timestamp);
+            self.rows.push(Row::Version(VersionRow::clone(row)));
+        }
+        let timestamp = self.tree.last_write();
+        let files = flush.files.iter().cloned();
+        self.rows.extend(files.map(|file| Row::File(FileRow { timestamp, ..file })));
+        self.covers = Some((flush.wal, flush.through));
+        Ok(())
+    }
+
+    fn add_claim(&mut self, epoch: &Epoch) -> Result<(), Rejected> {
+        self.refuse_others()?;
+        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
+        let op = StoreOp::Claim(epoch.clone());
+        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
+        Ok(())
+    }
+
+    fn add_release(&mut self, epoch: Uuid) -> Result<(), Rejected> {
+        if self.base.epoch().is_none_or(|held| held.id != epoch) {
+            return Err(Rejected::Stale);
+        }
+        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
+        let op = StoreOp::Release(epoch);
+        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
+        Ok(())
     }
 
     fn add_merge(&mut self, merged: &Merged) -> Result<(), Rejected> {
@@ -489,20 +585,16 @@ impl<'a> Draft<'a> {
         if objects.is_empty() {
             return Err(Rejected::Stale);
         }
-        let (timestamp, commit) = (self.now(), self.base.next_commit());
+        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
         self.rows.push(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }));
         Ok(())
-    }
-
-    fn now(&mut self) -> WriteTime {
-        self.last_write = self.env.clock.now().max(self.last_write.next());
-        self.last_write
     }
 
     async fn add_appends(
         &mut self,
         appends: &[SeriesAppend],
     ) -> Result<Vec<(Version, WriteTime)>, Rejected> {
+        self.refuse_others()?;
         let mut versions = Vec::new();
         for append in appends {
             self.add_append(append, &mut versions).await?;
@@ -515,7 +607,8 @@ impl<'a> Draft<'a> {
         append: &SeriesAppend,
         versions: &mut Vec<(Version, WriteTime)>,
     ) -> Result<(), Rejected> {
-        self.settle_target(append)?;
+        self.tree.settle_target(&append.path, &append.target)?;
+        self.rows.extend(self.tree.take_rows().into_iter().map(Row::Tree));
         let node = append.target.node;
         self.refuse_known_ids(append).await?;
         let head = self.head(append).await?;
@@ -523,7 +616,7 @@ impl<'a> Draft<'a> {
         let mut version = head;
         for (facts, transaction) in &append.versions {
             version = version.next();
-            let timestamp = self.now();
+            let timestamp = self.tree.now();
             versions.push((version, timestamp));
             self.rows.push(Row::Version(VersionRow {
                 op: VersionOp::Append,
@@ -543,7 +636,7 @@ impl<'a> Draft<'a> {
         for file in &append.files {
             self.rows.push(Row::File(FileRow {
                 op: FileOp::Add,
-                timestamp: self.last_write,
+                timestamp: self.tree.last_write(),
                 min_version: numbered(file.min_version),
                 max_version: numbered(file.max_version),
                 version_base: base.number(),
@@ -581,122 +674,5 @@ impl<'a> Draft<'a> {
         }
         let series: Arc<SeriesState> = self.log.series(&self.base, node).await?;
         Ok(series.head())
-    }
-
-    /// Checks that the path still names what the append was prepared for, and makes it so if the
-    /// append creates the series or gives it its schema.
-    fn settle_target(&mut self, append: &SeriesAppend) -> Result<(), Rejected> {
-        let found = self.tree.resolve(&append.path).cloned();
-        let node = append.target.node;
-        match (&append.target.state, found) {
-            (TargetState::Existing, Some(found)) if found.id == node => Ok(()),
-            (TargetState::WithoutSchema(schema, options), Some(found))
-                if found.id == node && found.schema.is_none() =>
-            {
-                self.push_tree(TreeOp::Set, node, EntryType::FileSeries, &append.path, |row| {
-                    row.schema = Some(Arc::clone(schema.columns()));
-                    row.options = Some(Arc::clone(options));
-                })
-            }
-            (TargetState::Absent(schema, options), None) => {
-                self.create_parents(&append.path)?;
-                self.push_tree(TreeOp::Create, node, EntryType::FileSeries, &append.path, |row| {
-                    row.schema = Some(Arc::clone(schema.columns()));
-                    row.options = Some(Arc::clone(options));
-                })
-            }
-            _ => Err(Rejected::Stale),
-        }
-    }
-
-    fn add_change(&mut self, change: &TreeChange) -> Result<(), Rejected> {
-        match change {
-            TreeChange::Create { path, entry, options } => {
-                if self.tree.resolve(path).is_some() {
-                    return Err(Error::AlreadyExists { path: path.clone() }.into());
-                }
-                self.create_parents(path)?;
-                let node = NodeId::random(self.env.randomness.as_ref());
-                self.push_tree(TreeOp::Create, node, *entry, path, |row| {
-                    row.options.clone_from(options);
-                })
-            }
-            TreeChange::Rename { from, to } => self.rename(from, to),
-            TreeChange::Remove { path, recursive } => self.remove(path, *recursive),
-        }
-    }
-
-    fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<(), Rejected> {
-        let refuse = |reason| Error::Move { from: from.clone(), to: to.clone(), reason };
-        let node = self.tree.resolve(from).cloned();
-        let node = node.ok_or_else(|| Error::NotFound { path: from.clone(), at: None })?;
-        if from.is_root() {
-            return Err(refuse("the root does not move; name something below it").into());
-        }
-        if to.starts_with(from) {
-            return Err(refuse("it would lie inside itself; choose another place").into());
-        }
-        if self.tree.resolve(to).is_some() {
-            return Err(Error::AlreadyExists { path: to.clone() }.into());
-        }
-        self.create_parents(to)?;
-        self.push_tree(TreeOp::Rename, node.id, node.entry, to, |_| {})
-    }
-
-    fn remove(&mut self, path: &TreePath, recursive: bool) -> Result<(), Rejected> {
-        let node = self.tree.resolve(path).cloned();
-        let node = node.ok_or_else(|| Error::NotFound { path: path.clone(), at: None })?;
-        if path.is_root() {
-            let reason = "the root cannot be removed; name something below it".to_owned();
-            return Err(Error::Options { path: path.clone(), reason }.into());
-        }
-        if self.tree.has_children(node.id) && !recursive {
-            return Err(Error::NotEmpty { path: path.clone() }.into());
-        }
-        self.push_tree(TreeOp::Delete, node.id, node.entry, path, |_| {})
-    }
-
-    /// Makes the missing directories above `path`.
-    fn create_parents(&mut self, path: &TreePath) -> Result<(), Rejected> {
-        let Some(parent) = path.parent() else { return Ok(()) };
-        let (through, deepest) = self.tree.deepest(&parent);
-        if deepest.entry != EntryType::Directory {
-            return Err(Error::ThroughEntry { path: path.clone(), through }.into());
-        }
-        let mut missing = Vec::new();
-        let mut at = parent;
-        while at != through {
-            missing.push(at.clone());
-            at = at.parent().unwrap_or_else(TreePath::root);
-        }
-        for directory in missing.into_iter().rev() {
-            let node = NodeId::random(self.env.randomness.as_ref());
-            self.push_tree(TreeOp::Create, node, EntryType::Directory, &directory, |_| {})?;
-        }
-        Ok(())
-    }
-
-    fn push_tree(
-        &mut self,
-        op: TreeOp,
-        node: NodeId,
-        entry: EntryType,
-        path: &TreePath,
-        fill: impl FnOnce(&mut TreeRow),
-    ) -> Result<(), Rejected> {
-        let mut row = TreeRow {
-            op,
-            node,
-            entry,
-            path: path.clone(),
-            timestamp: self.now(),
-            schema: None,
-            options: None,
-            commit: self.base.next_commit(),
-        };
-        fill(&mut row);
-        self.tree.apply(&row).map_err(|reason| Error::Options { path: path.clone(), reason })?;
-        self.rows.push(Row::Tree(row));
-        Ok(())
     }
 }

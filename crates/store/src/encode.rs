@@ -22,10 +22,13 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
-use tidelog_core::{EventTime, TimeRange, TreePath};
-use tidelog_oplog::{ColumnStats, Hash128, StatValue};
+use tidelog_core::{
+    CommitVersion, EventTime, FileId, NodeId, TimeRange, TreePath, Version, WriteTime,
+};
+use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128, StatValue};
 
 use crate::error::Error;
+use crate::names::DATA_DIRECTORY;
 use crate::pages::PageTable;
 use crate::prepare::PreparedRows;
 use crate::series_schema::{SeriesSchema, VERSION_COLUMN, time_values};
@@ -58,6 +61,38 @@ pub(crate) struct EncodedFile {
     pub(crate) min_version: i64,
     pub(crate) max_version: i64,
     pub(crate) unique: bool,
+}
+
+impl EncodedFile {
+    /// The log row of the file under a name of its own, of a series whose versions are counted from
+    /// 0.
+    pub(crate) fn row(&self, id: FileId, path: &TreePath, node: NodeId) -> FileRow {
+        FileRow {
+            op: FileOp::Add,
+            file: id,
+            node,
+            path: path.clone(),
+            timestamp: WriteTime::default(),
+            location: format!("{DATA_DIRECTORY}/{node}/{id}.parquet").into(),
+            size: self.bytes.len() as u64,
+            rows: self.rows,
+            row_groups: self.row_groups,
+            tail_length: self.tail_length,
+            hash: self.hash,
+            tail_hash: self.tail_hash,
+            page_hashes: self.page_hashes.clone(),
+            range: self.range,
+            min_version: Version::new(self.min_version),
+            max_version: Version::new(self.max_version),
+            version_base: 0,
+            partition: None,
+            order: FileOrder::Time,
+            superseded: false,
+            unique: self.unique,
+            column_stats: self.column_stats.clone(),
+            commit: CommitVersion::default(),
+        }
+    }
 }
 
 /// Encodes prepared rows as one file, or several if there are very many.

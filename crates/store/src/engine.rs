@@ -1,17 +1,21 @@
 //! One store: its log, its writer, its files.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidelog_core::{Env, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions};
+use tidelog_core::{Env, ErrorKind, PathPattern, TransactionId, TreePath, Version, WriteTime};
+use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
+use tokio::sync::Mutex as AsyncMutex;
 
-use crate::commit::{Landed, Rejected, TreeChange, Work, Writer};
+use crate::commit::{Landed, OwnEpoch, Rejected, TreeChange, Work, Writer};
 use crate::error::Error;
 use crate::file_reader::FileReaders;
 use crate::head::Head;
 use crate::hot::HotState;
+use crate::owner::abandoned::{self, Abandoned};
+use crate::owner::{Owner, TierOptions, TierStatistics};
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
 
@@ -22,21 +26,9 @@ pub enum Mode {
     /// Any number of processes; an append is durable by its commit.
     #[default]
     Shared,
-    /// This handle alone; an append is durable by a write-ahead log. Not in this build.
+    /// This handle alone; an append is durable by a write-ahead log and visible from memory. The
+    /// store is claimed at the first write and given back by [`Engine::close`].
     Exclusive,
-}
-
-impl Mode {
-    /// Checks that this build has the mode.
-    ///
-    /// # Errors
-    /// [`Error::NoExclusiveMode`] if it has not.
-    pub fn check(self) -> Result<(), Error> {
-        match self {
-            Self::Shared => Ok(()),
-            Self::Exclusive => Err(Error::NoExclusiveMode),
-        }
-    }
 }
 
 /// Numbers that a store can be opened with.
@@ -52,6 +44,10 @@ pub struct EngineOptions {
     pub max_staleness: Duration,
     /// Settings of the log, for a store that is made.
     pub log: LogOptions,
+    /// Who may write while the handle is open.
+    pub mode: Mode,
+    /// Settings of one writer alone.
+    pub tier: TierOptions,
 }
 
 impl Default for EngineOptions {
@@ -61,6 +57,8 @@ impl Default for EngineOptions {
             upkeep: UpkeepMode::default(),
             max_staleness: Duration::ZERO,
             log: LogOptions::default(),
+            mode: Mode::default(),
+            tier: TierOptions::default(),
         }
     }
 }
@@ -71,15 +69,28 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// What all parts of an engine stand on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) log: Log,
+    pub(crate) env: Env,
+    pub(crate) files: FileReaders,
+}
+
 #[derive(Debug)]
 struct Inner {
-    store: Arc<dyn ObjectStore>,
-    log: Log,
-    env: Env,
-    files: FileReaders,
+    ground: Ground,
     upkeep: UpkeepMode,
     max_staleness: Duration,
+    mode: Mode,
+    tier: TierOptions,
     writer: Mutex<Option<Writer>>,
+    own: OwnEpoch,
+    owner: AsyncMutex<Option<Arc<Owner>>>,
+    /// The same, for those who cannot wait.
+    hot: Mutex<Option<Weak<Owner>>>,
+    abandoned: Mutex<Option<Abandoned>>,
 }
 
 impl Engine {
@@ -111,33 +122,43 @@ impl Engine {
 
     fn with_log(store: Arc<dyn ObjectStore>, log: Log, env: Env, options: &EngineOptions) -> Self {
         let files = FileReaders::new(Arc::clone(&store), options.footer_cache_bytes_max);
-        let (upkeep, max_staleness) = (options.upkeep, options.max_staleness);
-        let writer = Mutex::default();
-        Self { inner: Arc::new(Inner { store, log, env, files, upkeep, max_staleness, writer }) }
+        let inner = Inner {
+            ground: Ground { store, log, env, files },
+            upkeep: options.upkeep,
+            max_staleness: options.max_staleness,
+            mode: options.mode,
+            tier: options.tier.clone(),
+            writer: Mutex::default(),
+            own: OwnEpoch::default(),
+            owner: AsyncMutex::default(),
+            hot: Mutex::default(),
+            abandoned: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The object store underneath.
     #[must_use]
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
-        &self.inner.store
+        &self.inner.ground.store
     }
 
     /// The operation log.
     #[must_use]
     pub fn log(&self) -> &Log {
-        &self.inner.log
+        &self.inner.ground.log
     }
 
     /// Readers of data files.
     #[must_use]
     pub fn files(&self) -> &FileReaders {
-        &self.inner.files
+        &self.inner.ground.files
     }
 
     /// Clock and randomness.
     #[must_use]
     pub fn env(&self) -> &Env {
-        &self.inner.env
+        &self.inner.ground.env
     }
 
     /// The newest committed state: one request, or none within the staleness that is allowed.
@@ -145,12 +166,131 @@ impl Engine {
     /// # Errors
     /// If the log cannot be read or is damaged.
     pub async fn head(&self) -> Result<Head, Error> {
-        let hot = HotState::default();
-        Head::new(self.inner.log.refresh_after(self.inner.max_staleness).await?, hot)
+        match self.owner_now() {
+            // Others commit upkeep only, which changes no answer.
+            Some(_) => self.local_head(),
+            None => {
+                let snapshot = self.log().refresh_after(self.inner.max_staleness).await?;
+                if snapshot.epoch().is_none() {
+                    return Head::new(snapshot, HotState::default());
+                }
+                self.head_of_claimed(snapshot).await
+            }
+        }
+    }
+
+    /// The newest state of a store that another writer has for itself: with what that has left in its
+    /// log ahead, if it is dead and that is on this machine.
+    async fn head_of_claimed(&self, snapshot: Snapshot) -> Result<Head, Error> {
+        let tier = &self.inner.tier;
+        let Some(directory) = tier.wal_directory.as_deref() else {
+            return Head::new(snapshot, HotState::default());
+        };
+        let known = self.abandoned().clone().filter(|known| known.is_of(&snapshot));
+        if let Some(known) = known.filter(|_| abandoned::is_dead(tier, directory)) {
+            return Head::new(snapshot, known.hot);
+        }
+        match abandoned::read(&self.inner.ground, tier, directory, &snapshot).await? {
+            Some((snapshot, found)) => {
+                *self.abandoned() = Some(found.clone());
+                Head::new(snapshot, found.hot)
+            }
+            None => Head::new(snapshot, HotState::default()),
+        }
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Option<Abandoned>> {
+        self.inner.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// If the writer is dead that has the store for itself, commits what it has left and gives the
+    /// store back; whether that was done.
+    pub(crate) async fn bring_in_abandoned(&self) -> Result<bool, Error> {
+        let tier = &self.inner.tier;
+        let directory = tier.wal_directory.as_deref();
+        let Some(directory) = directory.filter(|directory| abandoned::is_dead(tier, directory))
+        else {
+            return Ok(false);
+        };
+        let (ground, own) = (&self.inner.ground, &self.inner.own);
+        match Owner::claim(ground, self.writer(), own, tier, directory).await {
+            Ok(owner) => owner.close().await.map(|()| true),
+            // Somebody else was faster, or its log ahead is elsewhere.
+            Err(Error::Claimed { .. }) => Ok(false),
+            Err(Error::Wal(error)) if error.kind() == ErrorKind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest state that this handle has seen. No request is made.
+    pub(crate) fn local_head(&self) -> Result<Head, Error> {
+        // In this order: what has left the hot state is in the log.
+        let hot = self.owner_now().map(|owner| owner.hot()).unwrap_or_default();
+        Head::new(self.log().snapshot(), hot)
+    }
+
+    /// The owner, if this handle has claimed the store.
+    fn owner_now(&self) -> Option<Arc<Owner>> {
+        self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.upgrade()
+    }
+
+    /// The owner through which this handle writes; `None` in shared mode. Claims the store at the
+    /// first call.
+    pub(crate) async fn owner(&self) -> Result<Option<Arc<Owner>>, Error> {
+        if self.inner.mode == Mode::Shared {
+            return Ok(None);
+        }
+        if let Some(owner) = self.owner_now() {
+            return Ok(Some(owner));
+        }
+        let mut owner = self.inner.owner.lock().await;
+        if let Some(owner) = owner.as_ref() {
+            return Ok(Some(Arc::clone(owner)));
+        }
+        let tier = &self.inner.tier;
+        let directory = tier.wal_directory.as_deref().ok_or(Error::NoWalDirectory)?;
+        let (ground, own) = (&self.inner.ground, &self.inner.own);
+        let claimed = Owner::claim(ground, self.writer(), own, tier, directory).await?;
+        let claimed = Arc::new(claimed);
+        *self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::downgrade(&claimed));
+        Ok(Some(Arc::clone(owner.insert(claimed))))
+    }
+
+    /// Writes to files what this handle has acknowledged from memory. Does nothing in shared mode.
+    ///
+    /// # Errors
+    /// The store's failure; what was acknowledged stays in the write-ahead log.
+    pub async fn flush(&self) -> Result<(), Error> {
+        match self.owner_now() {
+            Some(owner) => owner.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes to files what this handle has acknowledged from memory, and gives the store back, so
+    /// that others may write. A later write claims it anew. Does nothing in shared mode.
+    ///
+    /// # Errors
+    /// As [`Engine::flush`]; the store stays claimed.
+    pub async fn close(&self) -> Result<(), Error> {
+        let mut owner = self.inner.owner.lock().await;
+        let Some(claimed) = owner.as_ref() else { return Ok(()) };
+        claimed.close().await?;
+        *owner = None;
+        *self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// How much is in memory and in the write-ahead log; `None` if this handle has not claimed the
+    /// store.
+    #[must_use]
+    pub fn tiers(&self) -> Option<TierStatistics> {
+        self.owner_now().map(|owner| owner.statistics())
     }
 
     pub(crate) fn new_transaction(&self) -> TransactionId {
-        TransactionId::random(self.inner.env.randomness.as_ref())
+        TransactionId::random(self.env().randomness.as_ref())
     }
 
     pub(crate) async fn submit(&self, work: Work) -> Result<Landed, Rejected> {
@@ -165,15 +305,26 @@ impl Engine {
         match writer.as_ref().filter(|writer| !writer.is_closed()) {
             Some(running) => running.clone(),
             None => {
-                let (store, log, env) =
-                    (Arc::clone(&inner.store), inner.log.clone(), inner.env.clone());
-                writer.insert(Writer::spawn(store, log, env, inner.upkeep)).clone()
+                let Ground { store, log, env, .. } = inner.ground.clone();
+                let started = Writer::spawn(store, log, env, inner.upkeep, inner.own.clone());
+                writer.insert(started).clone()
             }
         }
     }
 
     async fn change_tree(&self, change: TreeChange) -> Result<(), Error> {
-        match self.submit(Work::Tree(change)).await {
+        let owner = self.owner().await?;
+        let _paused = match &owner {
+            Some(owner) => Some(owner.pause().await?),
+            None => None,
+        };
+        let mut outcome = self.submit(Work::Tree(change.clone())).await;
+        if matches!(outcome, Err(Rejected::Failed(Error::Claimed { .. })))
+            && self.bring_in_abandoned().await?
+        {
+            outcome = self.submit(Work::Tree(change)).await;
+        }
+        match outcome {
             Ok(_) => Ok(()),
             Err(Rejected::Failed(error)) => Err(error),
             Err(Rejected::Stale) => Err(Error::Closed),
@@ -269,4 +420,22 @@ pub struct AppendReceipt {
 pub enum Durability {
     /// Data and commit were written through to the object store before the call returned.
     Committed,
+    /// The write-ahead log was synced before the call returned: it survives a crash of the machine.
+    Synced,
+    /// It was written to the log ahead, which is synced this often: it survives a crash of the
+    /// process, and one of the machine but for what came in the last so long.
+    Interval(Duration),
+    /// It was written to the log ahead, which is not synced: it survives a crash of the process.
+    Memory,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed => f.write_str("committed"),
+            Self::Synced => f.write_str("sync"),
+            Self::Interval(every) => write!(f, "interval({} ms)", every.as_millis()),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
 }

@@ -158,6 +158,49 @@ pub enum Error {
         /// What the writer said.
         reason: String,
     },
+    /// A record of the write-ahead log is whole and cannot be understood.
+    #[error("record {seq} of the write-ahead log cannot be read: {reason}")]
+    Record {
+        /// Its sequence number.
+        seq: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The write-ahead log failed.
+    #[error("{0}")]
+    Wal(Arc<tidelog_wal::Error>),
+    /// There is no place for a write-ahead log.
+    #[error(
+        "one writer alone needs a write-ahead log on a local disk, and the store is not on one; name \
+         a directory for the log, or open the store in shared mode"
+    )]
+    NoWalDirectory,
+    /// No thread could be started.
+    #[error(
+        "no thread for the write-ahead log could be started: {reason}; free some and try again"
+    )]
+    Thread {
+        /// The operating system's answer.
+        reason: String,
+    },
+    /// Another writer has the store for itself.
+    #[error(
+        "the store is written by {epoch} alone; write through that, close it, or take the store over \
+         if it is gone for good"
+    )]
+    Claimed {
+        /// Who and since when.
+        epoch: String,
+    },
+    /// The store was taken over while this handle had it for itself.
+    #[error(
+        "the store has been taken over by another writer; what this one has acknowledged and not \
+         written to files is in its write-ahead log {wal}: `tidelog wal recover` appends it anew"
+    )]
+    Fenced {
+        /// The id of the write-ahead log.
+        wal: String,
+    },
     /// Other writers were faster too often.
     #[error(
         "{attempts} tries to commit to {path} were overtaken by other writers; call again later"
@@ -184,12 +227,6 @@ pub enum Error {
     /// The place cannot hold a store.
     #[error(transparent)]
     Storage(Arc<tidelog_storage::Error>),
-    /// A mode that this build does not have.
-    #[error(
-        "this build cannot open a store in exclusive mode, which comes with the write-ahead log; \
-         open it in shared mode (`--mode shared`)"
-    )]
-    NoExclusiveMode,
     /// The handle's background task is gone, as when its runtime was shut down.
     #[error("the store's writer has stopped with its runtime; open the store again")]
     Closed,
@@ -208,7 +245,11 @@ impl Error {
             Self::Store { source, .. } => kind_of(source),
             Self::Log(error) => error.kind(),
             Self::Storage(error) => error.kind(),
-            Self::NoExclusiveMode => ErrorKind::Unsupported,
+            Self::NoWalDirectory => ErrorKind::Unsupported,
+            Self::Wal(error) => error.kind(),
+            Self::Record { .. } => ErrorKind::Corruption,
+            Self::Thread { .. } => ErrorKind::LimitExceeded,
+            Self::Claimed { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
             Self::Closed => ErrorKind::Unavailable,
             _ => ErrorKind::InvalidInput,
         }
@@ -222,6 +263,12 @@ impl Error {
 impl From<tidelog_oplog::Error> for Error {
     fn from(error: tidelog_oplog::Error) -> Self {
         Self::Log(Arc::new(error))
+    }
+}
+
+impl From<tidelog_wal::Error> for Error {
+    fn from(error: tidelog_wal::Error) -> Self {
+        Self::Wal(Arc::new(error))
     }
 }
 

@@ -31,6 +31,12 @@ impl Head {
         Ok(Self { snapshot, tree, pending, hot })
     }
 
+    /// Whether nothing has changed from one to the other that an append could depend on.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        self.snapshot.next_commit() == other.snapshot.next_commit()
+            && self.pending.len() == other.pending.len()
+    }
+
     /// What is committed.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {

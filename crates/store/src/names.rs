@@ -7,6 +7,9 @@ use tidelog_storage::object_store::path::Path;
 /// The directory of all data files.
 pub(crate) const DATA_DIRECTORY: &str = "series";
 
+/// The directory of the write-ahead log of a local store.
+pub const WAL_DIRECTORY: &str = "_wal";
+
 /// Whether an object of this name, relative to the store's root, has the same bytes for ever: data
 /// files and parts of the log, whose names hold an id that is drawn anew for each. In doubt it has
 /// not.

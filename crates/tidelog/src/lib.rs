@@ -51,5 +51,5 @@ pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
     AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Mode, Orphan,
-    UpkeepMode,
+    TierStatistics, UpkeepMode, WalDurability,
 };

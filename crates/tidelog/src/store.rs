@@ -15,7 +15,8 @@ use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{Location, ReadCache, ReadCacheStatistics, StorageOptions, location};
 use tidelog_store::{
-    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, UpkeepMode, fsck, names,
+    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, TierStatistics, UpkeepMode,
+    WalDurability, fsck, names,
 };
 
 use crate::directory::WorkingDirectory;
@@ -38,7 +39,6 @@ pub struct StoreBuilder {
     /// The directory, and how many bytes it may hold.
     read_cache: Option<(PathBuf, u64)>,
     env: Env,
-    mode: Mode,
     engine: EngineOptions,
     queries: QueryOptions,
 }
@@ -66,7 +66,6 @@ impl StoreBuilder {
             object_store: None,
             read_cache: None,
             env: Env::default(),
-            mode: Mode::default(),
             engine: EngineOptions::default(),
             queries: QueryOptions::default(),
         }
@@ -103,10 +102,46 @@ impl StoreBuilder {
         self
     }
 
-    /// Says who may write to the store while the handle is open. Default: [`Mode::Shared`], the only
-    /// one that this build has; another is refused when the store is opened.
+    /// Says who may write to the store while the handle is open: any number of processes, or this
+    /// handle alone, whose appends are durable by a write-ahead log, visible at once from memory, and
+    /// written to files soon after. Default: [`Mode::Shared`].
     pub fn with_mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.engine.mode = mode;
+        self
+    }
+
+    /// Puts the write-ahead log of one writer alone into this directory, which must be on a local
+    /// disk. Default: beside the files of a local store; a remote one needs it named.
+    pub fn with_wal_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.engine.tier.wal_directory = Some(directory.into());
+        self
+    }
+
+    /// Says what an append survives that one writer alone has acknowledged. Default:
+    /// [`WalDurability::Sync`], a crash of the machine.
+    pub fn with_wal_durability(mut self, durability: WalDurability) -> Self {
+        self.engine.tier.durability = durability;
+        self
+    }
+
+    /// Sets how many rows, and how many bytes of memory, one writer alone gathers before they are
+    /// written to files; twice as much may be in memory. Default: 1,000,000 rows, 256 MiB.
+    pub fn with_hot_max(mut self, rows: u64, bytes: u64) -> Self {
+        (self.engine.tier.rows_max, self.engine.tier.bytes_max) = (rows, bytes);
+        self
+    }
+
+    /// Sets after what time one writer alone writes its rows to files, though they are few. Default:
+    /// 10 seconds.
+    pub fn with_hot_age_max(mut self, age: Duration) -> Self {
+        self.engine.tier.age_max = age;
+        self
+    }
+
+    /// Sets beyond how many bytes of its write-ahead log one writer alone writes its rows to files.
+    /// Default: 512 MiB.
+    pub fn with_wal_bytes_max(mut self, bytes: u64) -> Self {
+        self.engine.tier.wal_bytes_max = bytes;
         self
     }
 
@@ -159,7 +194,7 @@ impl StoreBuilder {
     /// If there is none, its format is newer, it is damaged, or it cannot be read.
     pub async fn open(self) -> Result<Store> {
         let (place, cache) = self.place(Location::open)?;
-        let engine = Engine::open(place, self.env.clone(), &self.engine).await?;
+        let engine = Engine::open(place, self.env.clone(), &self.settled()).await?;
         self.finish(engine, cache)
     }
 
@@ -169,7 +204,7 @@ impl StoreBuilder {
     /// If there is one already, or the place cannot hold one.
     pub async fn create(self) -> Result<Store> {
         let (place, cache) = self.place(Location::create)?;
-        let engine = Engine::create(place, self.env.clone(), &self.engine).await?;
+        let engine = Engine::create(place, self.env.clone(), &self.settled()).await?;
         self.finish(engine, cache)
     }
 
@@ -179,14 +214,15 @@ impl StoreBuilder {
     /// As [`open`](Self::open) and [`create`](Self::create).
     pub async fn open_or_create(self) -> Result<Store> {
         let (place, cache) = self.place(Location::create)?;
-        let opened = Engine::open(Arc::clone(&place), self.env.clone(), &self.engine).await;
+        let options = self.settled();
+        let opened = Engine::open(Arc::clone(&place), self.env.clone(), &options).await;
         let engine = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let created = Engine::create(Arc::clone(&place), self.env.clone(), &self.engine);
+                let created = Engine::create(Arc::clone(&place), self.env.clone(), &options);
                 match created.await {
                     // Somebody else was faster: then it is there to be opened.
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                        Engine::open(place, self.env.clone(), &self.engine).await?
+                        Engine::open(place, self.env.clone(), &options).await?
                     }
                     created => created?,
                 }
@@ -227,7 +263,6 @@ impl StoreBuilder {
             &Env,
         ) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
     ) -> Result<(Arc<dyn ObjectStore>, Option<ReadCache>)> {
-        self.mode.check()?;
         let (place, identity) = match &self.object_store {
             Some(store) => (Arc::clone(store), Some(location::shown(&self.location))),
             None => {
@@ -242,6 +277,18 @@ impl StoreBuilder {
         let cache =
             ReadCache::new(place, &identity, names::is_immutable, directory, *bytes_max, &self.env);
         Ok((Arc::new(cache.clone()), Some(cache)))
+    }
+
+    /// The engine's options, with the place of the write-ahead log if it follows from the location.
+    fn settled(&self) -> EngineOptions {
+        let mut options = self.engine.clone();
+        let tier = &mut options.tier;
+        if tier.wal_directory.is_none() && self.object_store.is_none() {
+            let location = self.location.parse::<Location>().ok();
+            let local = location.as_ref().and_then(Location::local_path);
+            tier.wal_directory = local.map(|root| root.join(names::WAL_DIRECTORY));
+        }
+        options
     }
 
     fn finish(self, engine: Engine, read_cache: Option<ReadCache>) -> Result<Store> {
@@ -477,6 +524,33 @@ impl Store {
         Ok(self.engine().remove(&TreePath::parse(path)?, recursive).await?)
     }
 
+    /// Writes to files what this handle has acknowledged from memory. Does nothing in shared mode.
+    ///
+    /// # Errors
+    /// The store's failure; what was acknowledged stays in the write-ahead log.
+    pub async fn flush(&self) -> Result<()> {
+        Ok(self.engine().flush().await?)
+    }
+
+    /// Writes to files what this handle has acknowledged from memory, and gives the store back, so
+    /// that others may write. A later write claims it anew. Does nothing in shared mode.
+    ///
+    /// A handle that is dropped without it loses nothing: whoever writes next brings in what the
+    /// write-ahead log holds.
+    ///
+    /// # Errors
+    /// As [`Store::flush`]; the store stays claimed.
+    pub async fn close(&self) -> Result<()> {
+        Ok(self.engine().close().await?)
+    }
+
+    /// How much is in memory and in the write-ahead log; `None` if this handle has not claimed the
+    /// store for itself.
+    #[must_use]
+    pub fn tiers(&self) -> Option<TierStatistics> {
+        self.engine().tiers()
+    }
+
     /// What is at the paths that match, in order of path.
     ///
     /// # Errors
@@ -569,26 +643,6 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_mode_that_this_build_has_not_is_refused_before_anything_is_touched() {
-        let directory = std::env::temp_dir().join("tidelog-that-is-never-made");
-        let builder = |mode| Store::builder(directory.display().to_string()).with_mode(mode);
-        for refused in [
-            builder(Mode::Exclusive).open().await.err(),
-            builder(Mode::Exclusive).create().await.err(),
-            builder(Mode::Exclusive).open_or_create().await.err(),
-            builder(Mode::Exclusive).fsck(false).await.err(),
-        ] {
-            let refused = refused.unwrap();
-            assert_eq!(refused.kind(), ErrorKind::Unsupported);
-            assert!(refused.to_string().contains("write-ahead log"), "{refused}");
-        }
-        assert!(!directory.exists());
-        let shared = builder(Mode::Shared).open().await.err().unwrap();
-        assert_eq!(shared.kind(), ErrorKind::NotFound);
-        assert_eq!(Mode::default(), Mode::Shared);
-    }
 
     #[test]
     fn handles_are_cheap_to_clone_and_shared_between_threads() {

@@ -44,7 +44,9 @@ pub struct Holder {
 }
 
 impl Holder {
-    pub(crate) fn of_this_process(clock: &dyn Clock) -> Self {
+    /// This process, now.
+    #[must_use]
+    pub fn of_this_process(clock: &dyn Clock) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { host: Some(host), pid: Some(std::process::id()), since: Some(clock.now()) }
     }

@@ -93,7 +93,7 @@ impl Log {
         }
         let (snapshot, table) = (snapshot.clone(), Arc::clone(table));
         let encoded = tokio::task::spawn_blocking(move || {
-            checkpoint::encode(snapshot.head(), &table, snapshot.parts())
+            checkpoint::encode(snapshot.head(), &table, snapshot.parts(), snapshot.all_covered())
         });
         let (bytes, pointer) = encoded.await.map_err(Error::encode)??;
         put_new(objects, &commit::checkpoint_of(&objects.prefix, head), bytes).await?;

@@ -15,7 +15,7 @@ use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
 use super::*;
 use crate::options::{FileOrder, SeriesOptions};
 use crate::row::{EntryType, FileOp, FileRow, Row, TreeOp, TreeRow, VersionOp, VersionRow};
-use crate::{CommitOutcome, Hash128, LogOptions};
+use crate::{CommitDraft, CommitOutcome, Hash128, LogOptions};
 
 const EPOCH: i64 = 1_700_000_000_000_000;
 
@@ -131,8 +131,12 @@ fn path_of(node: NodeId) -> TreePath {
     TreePath::parse(&format!("/s/{node}.series")).unwrap()
 }
 
+fn draft(rows: Vec<Row>, merged: &[Merged]) -> CommitDraft {
+    CommitDraft { rows, merged: merged.to_vec(), ..CommitDraft::default() }
+}
+
 async fn commit(log: &Log, rows: Vec<Row>, merged: &[Merged]) -> bool {
-    let staged = log.stage(&log.snapshot(), rows, merged, None).unwrap();
+    let staged = log.stage(&log.snapshot(), draft(rows, merged)).unwrap();
     log.put_part(&staged).await.unwrap();
     matches!(log.publish(staged).await.unwrap(), CommitOutcome::Committed(_))
 }
@@ -220,12 +224,12 @@ async fn two_upkeepers_do_not_merge_the_same_parts() {
     let (a, b) = (log.merge(plan(&log)).await.unwrap(), other.merge(plan(&other)).await.unwrap());
     assert!(commit(&log, Vec::new(), &[a]).await);
     let staged =
-        other.stage(&other.snapshot(), Vec::new(), std::slice::from_ref(&b), None).unwrap();
+        other.stage(&other.snapshot(), draft(Vec::new(), std::slice::from_ref(&b))).unwrap();
     assert!(matches!(other.publish(staged).await.unwrap(), CommitOutcome::Conflict));
     other.refresh().await.unwrap();
     assert!(!b.is_live_in(&other.snapshot()));
     // Had it been committed nevertheless, no reader would take it.
-    let staged = other.stage(&other.snapshot(), Vec::new(), &[b], None).unwrap();
+    let staged = other.stage(&other.snapshot(), draft(Vec::new(), &[b])).unwrap();
     assert!(other.publish(staged).await.is_err());
     check(&log, &world).await;
 }
@@ -309,7 +313,7 @@ async fn a_writer_that_lost_after_a_long_pause_does_not_take_the_winner_for_the_
     let env = Env { clock, randomness: Arc::new(SystemRandomness) };
     let sleeper = Log::open(Arc::clone(&store) as Arc<dyn ObjectStore>, env).await.unwrap();
     let rows = world.rows();
-    let staged = sleeper.stage(&sleeper.snapshot(), rows, &[], None).unwrap();
+    let staged = sleeper.stage(&sleeper.snapshot(), draft(rows, &[])).unwrap();
     for _ in 0..3 {
         let rows = world.rows();
         assert!(commit(&busy, rows, &[]).await);

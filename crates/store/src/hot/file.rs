@@ -25,16 +25,25 @@ pub struct HotFile {
 }
 
 impl HotFile {
-    /// Prepared rows, whose versions are counted from `base`.
+    /// Prepared rows, whose versions are counted from 0 until they are [numbered](Self::numbered).
     pub(crate) fn new(
         path: &TreePath,
         node: NodeId,
         schema: &SeriesSchema,
         prepared: &PreparedRows,
-        base: Version,
     ) -> Result<Self, Error> {
         let last = i64::try_from(prepared.versions.len()).unwrap_or(i64::MAX) - 1;
-        Self::of(path, node, schema, prepared, base, (0, last), 0)
+        Self::of(path, node, schema, prepared, Version::new(0), (0, last), 0)
+    }
+
+    /// The same rows, with versions counted from `base`.
+    pub(crate) fn numbered(mut self, base: Version) -> Self {
+        let row = Arc::make_mut(&mut self.row);
+        let by = base.number() - row.version_base;
+        row.version_base += by;
+        row.min_version = Version::new(row.min_version.number() + by);
+        row.max_version = Version::new(row.max_version.number() + by);
+        self
     }
 
     fn of(

@@ -89,6 +89,11 @@ impl HotState {
         self.generations().map(|generation| generation.last_write).max().unwrap_or(WriteTime::MIN)
     }
 
+    /// The last record of the write-ahead log whose rows are hot; 0 if none are.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.generations().map(|generation| generation.last_seq).max().unwrap_or(0)
+    }
+
     /// Rows that are hot.
     #[must_use]
     pub fn rows(&self) -> u64 {

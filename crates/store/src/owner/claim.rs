@@ -1,0 +1,160 @@
+//! Taking a store for one writer alone, and bringing in what a dead owner has left.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidelog_core::TransactionId;
+use tidelog_oplog::{Epoch, Snapshot};
+use tidelog_wal::{Holder, Record, Wal};
+
+use super::flush::Flusher;
+use super::record::{self, Recovered};
+use super::{TierOptions, recovered_file};
+use crate::commit::{OwnEpoch, Rejected, Work, Writer};
+use crate::engine::{Ground, schema_of};
+use crate::error::Error;
+use crate::hot::{HotSeries, HotState};
+use crate::tree_draft::TreeDraft;
+
+/// A store that this process has for itself.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) wal: Wal,
+    pub(crate) flusher: Flusher,
+}
+
+/// Claims the store: takes the lock of the log ahead, then the epoch in the log, then commits what
+/// the log ahead holds and the log does not.
+pub(crate) async fn claim(
+    ground: &Ground,
+    writer: Writer,
+    own: &OwnEpoch,
+    options: &TierOptions,
+    directory: &Path,
+) -> Result<Claimed, Error> {
+    let wal = open_wal(ground, options, directory).await?;
+    let snapshot = ground.log.refresh().await?;
+    // Whoever holds the lock of the log ahead that a claim names may renew the claim: its owner has
+    // gone.
+    if let Some(epoch) = snapshot.epoch().filter(|epoch| epoch.wal == wal.id()) {
+        own.set(Some(epoch.id));
+    }
+    let id = TransactionId::random(ground.env.randomness.as_ref()).as_uuid();
+    let holder = Holder::of_this_process(ground.env.clock.as_ref());
+    let (host, pid) = (holder.host.unwrap_or_default(), holder.pid.unwrap_or_default());
+    match writer.submit(Work::Claim(Epoch::new(id, wal.id(), host, pid))).await {
+        Ok(_) => own.set(Some(id)),
+        Err(rejected) => {
+            own.set(None);
+            return Err(match rejected {
+                Rejected::Failed(error) => error,
+                Rejected::Stale => Error::Closed,
+            });
+        }
+    }
+    let flusher = Flusher { ground: ground.clone(), writer, epoch: id, wal: wal.id() };
+    let wal = recover(wal, &flusher, options).await?;
+    Ok(Claimed { wal, flusher })
+}
+
+async fn open_wal(ground: &Ground, options: &TierOptions, directory: &Path) -> Result<Wal, Error> {
+    let (fs, directory) = (Arc::clone(&options.file_system), directory.to_owned());
+    let (env, wal_options) = (ground.env.clone(), options.wal.clone());
+    let opened =
+        tokio::task::spawn_blocking(move || Wal::open(fs, &directory, &env, wal_options)).await;
+    Ok(opened.map_err(|_| Error::Closed)??)
+}
+
+/// Commits the records that the log does not cover, as many at a time as the limits allow.
+async fn recover(mut wal: Wal, flusher: &Flusher, options: &TierOptions) -> Result<Wal, Error> {
+    let snapshot = flusher.ground.log.snapshot();
+    let covered = snapshot.covered(wal.id());
+    if covered >= wal.next_seq() {
+        // The log ahead has lost its end, with the disk, after that was committed.
+        wal.skip_to(covered + 1)?;
+    }
+    let mut records = wal.records(covered);
+    loop {
+        let (snapshot, limits) = (flusher.ground.log.snapshot(), options.clone());
+        let env = flusher.ground.env.clone();
+        let gathered = tokio::task::spawn_blocking(move || {
+            let mut rebuilt = Rebuilt::new(&snapshot, env);
+            for record in records.by_ref() {
+                rebuilt.add(record?)?;
+                let active = &rebuilt.hot.active;
+                if active.rows >= limits.rows_max || active.bytes >= limits.bytes_max {
+                    break;
+                }
+            }
+            Ok::<_, Error>((rebuilt.hot, records))
+        });
+        let (hot, left) = gathered.await.map_err(|_| Error::Closed)??;
+        if hot.active.is_empty() {
+            break;
+        }
+        tracing::info!(
+            versions = hot.active.versions,
+            rows = hot.active.rows,
+            "committing what a write-ahead log holds"
+        );
+        load(flusher, &hot).await?;
+        flusher.flush(&hot.active).await?;
+        records = left;
+    }
+    let last = wal.next_seq() - 1;
+    tokio::task::spawn_blocking(move || {
+        wal.release(last)?;
+        Ok(wal)
+    })
+    .await
+    .map_err(|_| Error::Closed)?
+}
+
+/// Checks that the versions follow those that are committed.
+async fn load(flusher: &Flusher, hot: &HotState) -> Result<(), Error> {
+    let snapshot = flusher.ground.log.snapshot();
+    for (node, series) in &hot.active.series {
+        if snapshot.tree().node(*node).is_some() {
+            let committed = flusher.ground.log.series(&snapshot, *node).await?;
+            committed.with_versions(series.versions().iter())?;
+        }
+    }
+    Ok(())
+}
+
+/// The hot state that records lead to.
+pub(crate) struct Rebuilt {
+    pub(crate) hot: HotState,
+    tree: TreeDraft,
+}
+
+impl Rebuilt {
+    pub(crate) fn new(snapshot: &Snapshot, env: tidelog_core::Env) -> Self {
+        let tree = TreeDraft::new(env, snapshot.tree().clone(), snapshot.last_write());
+        Self { hot: HotState::default(), tree }
+    }
+
+    pub(crate) fn add(&mut self, record: Record) -> Result<(), Error> {
+        let Recovered { tree, series } = record::decode(record.seq, &record.payload)?;
+        for row in tree {
+            self.tree.replay(row).map_err(|rejected| match rejected {
+                Rejected::Failed(error) => error,
+                Rejected::Stale => Error::Closed,
+            })?;
+        }
+        self.hot.active.tree.extend(self.tree.take_rows());
+        for (series, batch) in series {
+            let unknown = || Error::Record {
+                seq: record.seq,
+                reason: format!("it has rows of the series {}, which is not there", series.path),
+            };
+            let node = self.tree.tree().node(series.node).ok_or_else(unknown)?;
+            let schema = Arc::new(schema_of(&series.path, node)?.ok_or_else(unknown)?);
+            let file = recovered_file(&series, &schema, batch)?;
+            let empty = || HotSeries::new(Arc::clone(&schema));
+            self.hot.push(series.node, empty, series.versions, file)?;
+        }
+        self.hot.active.last_seq = record.seq;
+        Ok(())
+    }
+}

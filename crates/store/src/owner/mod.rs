@@ -1,0 +1,306 @@
+//! One writer alone: appends are durable by a write-ahead log and visible at once from memory.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `abandoned` | what a dead owner has left, for readers |
+//! | `claim` | taking the store, and bringing in what a dead owner has left |
+//! | `sequencer` | the thread that numbers versions and writes the log ahead |
+//! | `record` | what the log ahead keeps of an append |
+//! | `shared` | the hot state, limits, who waits for whom |
+//! | `flush` | from memory to files and one commit |
+//!
+//! ```text
+//! append ─▶ record ─▶ synced ─▶ hot, acknowledged ─▶ sealed ─▶ files ─▶ one commit ─▶ record released
+//! ```
+//!
+//! At every moment a version that was acknowledged is in the log ahead or in the log, and a reader
+//! sees it exactly once: hot rows are dropped only after their commit is seen, and of a series that
+//! is committed up to a version, hot rows up to that version are left out.
+
+pub(crate) mod abandoned;
+mod claim;
+mod flush;
+mod record;
+mod sequencer;
+mod shared;
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tidelog_storage::{FileSystem, OsFileSystem};
+use tidelog_wal::WalOptions;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
+
+use self::claim::Claimed;
+use self::record::SeriesRecord;
+pub(crate) use self::record::encode_rows;
+pub(crate) use self::sequencer::HotAppend;
+use self::sequencer::{Message, Pending, Sequencer};
+use self::shared::Shared;
+use crate::commit::{Landed, OwnEpoch, Rejected, Work, Writer};
+use crate::engine::{Durability, Ground};
+use crate::error::Error;
+use crate::hot::{HotFile, HotState};
+use crate::prepare::PreparedRows;
+use crate::series_schema::SeriesSchema;
+
+/// What may be queued before appenders wait, in KiB of rows.
+const QUEUED_KIB_MAX: usize = 64 * 1024;
+
+/// What an append that was acknowledged survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum WalDurability {
+    /// A crash of the process and of the machine: it is synced before the acknowledgement.
+    #[default]
+    Sync,
+    /// A crash of the process; of the machine, but for what came in the last so long.
+    Interval(Duration),
+    /// A crash of the process.
+    Memory,
+}
+
+/// Settings of one writer alone.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TierOptions {
+    /// Where the write-ahead log lies; beside a local store's files if absent.
+    pub wal_directory: Option<PathBuf>,
+    /// What an append that was acknowledged survives.
+    pub durability: WalDurability,
+    /// Rows of a generation; a full one is written to files.
+    pub rows_max: u64,
+    /// Bytes of memory of a generation. Two may be in memory.
+    pub bytes_max: u64,
+    /// The age at which a generation is written to files.
+    pub age_max: Duration,
+    /// Bytes of the write-ahead log beyond which a generation is written to files.
+    pub wal_bytes_max: u64,
+    /// Settings of the write-ahead log's files.
+    pub wal: WalOptions,
+    /// The file system of the write-ahead log.
+    pub file_system: Arc<dyn FileSystem>,
+}
+
+impl Default for TierOptions {
+    fn default() -> Self {
+        Self {
+            wal_directory: None,
+            durability: WalDurability::default(),
+            rows_max: 1_000_000,
+            bytes_max: 256 * 1024 * 1024,
+            age_max: Duration::from_secs(10),
+            wal_bytes_max: 512 * 1024 * 1024,
+            wal: WalOptions::default(),
+            file_system: Arc::new(OsFileSystem),
+        }
+    }
+}
+
+/// How much is where, and what has been done, since the store was claimed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TierStatistics {
+    /// Rows in memory that are not in files.
+    pub hot_rows: u64,
+    /// Versions that they belong to.
+    pub hot_versions: u64,
+    /// Bytes of memory that they take.
+    pub hot_bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Versions appended.
+    pub appends: u64,
+    /// Their rows.
+    pub appended_rows: u64,
+    /// Syncs of the write-ahead log.
+    pub syncs: u64,
+    /// Commits of hot rows.
+    pub flushes: u64,
+    /// Rows that they have written to files.
+    pub flushed_rows: u64,
+    /// How often appends had to wait for a flush.
+    pub waits: u64,
+}
+
+/// The store as its one writer has it. Dropped, it stops: what it has acknowledged is in the log
+/// ahead, and whoever claims the store next brings it in.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    shared: Arc<Shared>,
+    messages: mpsc::Sender<Message>,
+    queued: Arc<Semaphore>,
+    flushing: AbortHandle,
+    writer: Writer,
+    own: OwnEpoch,
+    epoch: uuid::Uuid,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.flushing.abort();
+        self.shared.fail(&Error::Closed);
+        // The receiver is gone only if the thread is.
+        let _ = self.messages.send(Message::Stop);
+        if let Some(thread) = self.take_thread() {
+            // The lock of the log ahead is free once its thread has ended, which has at most one
+            // write to finish.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// While it lives, nothing is appended.
+pub(crate) struct Paused {
+    _resume: mpsc::Sender<()>,
+}
+
+impl Owner {
+    /// Claims the store and begins to take appends.
+    pub(crate) async fn claim(
+        ground: &Ground,
+        writer: Writer,
+        own: &OwnEpoch,
+        options: &TierOptions,
+        directory: &std::path::Path,
+    ) -> Result<Self, Error> {
+        let Claimed { wal, flusher } =
+            claim::claim(ground, writer.clone(), own, options, directory).await?;
+        let epoch = flusher.epoch;
+        let shared = Arc::new(Shared::new(options.clone(), ground.env.clone()));
+        let (messages, queue) = mpsc::channel();
+        let sequencer = Sequencer::new(wal, Arc::clone(&shared), ground.log.clone());
+        let thread = std::thread::Builder::new()
+            .name("tidelog-wal".to_owned())
+            .spawn(move || sequencer.run(&queue))
+            .map_err(|error| Error::Thread { reason: error.to_string() })?;
+        let flushing =
+            tokio::spawn(flusher.run(Arc::clone(&shared), messages.clone())).abort_handle();
+        let queued = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
+        let (own, thread) = (own.clone(), Mutex::new(Some(thread)));
+        Ok(Self { shared, messages, queued, flushing, writer, own, epoch, thread })
+    }
+
+    /// All that is hot now.
+    pub(crate) fn hot(&self) -> HotState {
+        self.shared.hot()
+    }
+
+    /// Why nothing is taken any more, if so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.shared.failure()
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        match self.shared.options.durability {
+            WalDurability::Sync => Durability::Synced,
+            WalDurability::Interval(every) => Durability::Interval(every),
+            WalDurability::Memory => Durability::Memory,
+        }
+    }
+
+    /// Whether rows of so many bytes go through memory; others are written to files at once.
+    pub(crate) fn takes(&self, bytes: usize, rows: usize) -> bool {
+        let options = &self.shared.options;
+        let bytes = bytes as u64;
+        bytes <= options.bytes_max / 4
+            && bytes <= options.wal.frame_bytes_max / 2
+            && rows as u64 <= options.rows_max
+    }
+
+    /// Makes appends durable, as the options say, and visible, all of them or none.
+    pub(crate) async fn append(&self, appends: Vec<HotAppend>) -> Result<Landed, Rejected> {
+        let bytes: usize = appends.iter().map(|append| append.encoded.len()).sum();
+        let kib = (bytes / 1024 + 1).min(QUEUED_KIB_MAX);
+        let permits = u32::try_from(kib).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.queued).acquire_many_owned(permits);
+        let permit = permit.await.map_err(|_| Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { appends, reply, _permit: permit };
+        self.messages.send(Message::Append(pending)).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Rejected::from(self.failure().unwrap_or(Error::Closed)))?
+    }
+
+    /// Takes no appends until the answer is dropped, and writes to files what was acknowledged
+    /// before: then a change of the tree, or rows that go past the log ahead, come after it.
+    pub(crate) async fn pause(&self) -> Result<Paused, Error> {
+        let (resume, resumed) = mpsc::channel();
+        let (ready, is_ready) = oneshot::channel();
+        self.messages.send(Message::Pause(ready, resumed)).map_err(|_| Error::Closed)?;
+        is_ready.await.map_err(|_| self.failure().unwrap_or(Error::Closed))?;
+        let paused = Paused { _resume: resume };
+        self.shared.flush_all().await?;
+        Ok(paused)
+    }
+
+    /// Waits until all that was acknowledged before the call is in files.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        self.shared.flush_all().await
+    }
+
+    pub(crate) fn statistics(&self) -> TierStatistics {
+        let (hot, counters) = (self.hot(), &self.shared.counters);
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        TierStatistics {
+            hot_rows: hot.rows(),
+            hot_versions: hot.version_count(),
+            hot_bytes: hot.bytes(),
+            wal_bytes: get(&counters.wal_bytes),
+            appends: get(&counters.appends),
+            appended_rows: get(&counters.appended_rows),
+            syncs: get(&counters.syncs),
+            flushes: get(&counters.flushes),
+            flushed_rows: get(&counters.flushed_rows),
+            waits: get(&counters.waits),
+        }
+    }
+
+    fn take_thread(&self) -> Option<std::thread::JoinHandle<()>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Writes all to files and gives the store back.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        let paused = self.pause().await?;
+        match self.writer.submit(Work::Release(self.epoch)).await {
+            Ok(_) | Err(Rejected::Stale) => self.own.set(None),
+            Err(Rejected::Failed(error)) => return Err(error),
+        }
+        self.shared.fail(&Error::Closed);
+        // The receiver is gone only if the thread is.
+        let _ = self.messages.send(Message::Stop);
+        drop(paused);
+        self.flushing.abort();
+        let thread = self.take_thread();
+        // The lock of the log ahead is free once its thread has ended.
+        let joined = tokio::task::spawn_blocking(move || thread.map(std::thread::JoinHandle::join));
+        joined.await.map(|_| ()).map_err(|_| Error::Closed)
+    }
+}
+
+/// Rows of a record as a piece in memory.
+fn recovered_file(
+    series: &SeriesRecord,
+    schema: &SeriesSchema,
+    batch: RecordBatch,
+) -> Result<HotFile, Error> {
+    let reason = || Error::Encode {
+        path: series.path.clone(),
+        reason: "rows of a write-ahead log do not fit the series' columns".to_owned(),
+    };
+    let stored = schema.stored_columns();
+    let batch = RecordBatch::try_new(stored, batch.columns().to_vec()).map_err(|_| reason())?;
+    let times = schema.times(&series.path, &batch)?;
+    let versions = series
+        .versions
+        .iter()
+        .filter_map(|row| Some(crate::prepare::VersionFacts { rows: row.rows, range: row.range? }));
+    let rows = PreparedRows { batch, times, versions: versions.collect(), unique: series.unique };
+    let file = HotFile::new(&series.path, series.node, schema, &rows)?;
+    Ok(file.numbered(series.base))
+}

@@ -1,0 +1,221 @@
+//! What the threads of an owner share: the hot state, and who waits for whom.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tidelog_core::Env;
+use tokio::sync::{Notify, watch};
+
+use super::TierOptions;
+use crate::error::Error;
+use crate::hot::{Generation, HotState};
+
+/// How many bytes and rows of the limits an active generation holds when it is sealed.
+const SEALED_AT: f64 = 0.95;
+
+/// Shared by the handle, the thread that writes the log and the task that flushes.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: TierOptions,
+    pub(crate) env: Env,
+    /// Held by whoever replaces the active generation; always taken before the state.
+    publishing: Mutex<()>,
+    state: Mutex<State>,
+    /// Tells the thread that there is room again, or never will be.
+    room: Condvar,
+    /// Tells the task that there is something to flush.
+    pub(crate) sealed: Notify,
+    /// Counts rounds of flushing, with how the last one ended.
+    rounds: watch::Sender<(u64, Option<Error>)>,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hot: HotState,
+    /// The last record of the log ahead whose rows are committed.
+    flushed_seq: u64,
+    /// When the active generation got its first rows, on a monotonic clock.
+    began: Option<Duration>,
+    /// Why nothing is taken any more.
+    failed: Option<Error>,
+}
+
+/// What an owner has done since it claimed the store.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appends: AtomicU64,
+    pub(crate) appended_rows: AtomicU64,
+    pub(crate) wal_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) flushed_rows: AtomicU64,
+    pub(crate) waits: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, by: u64) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(options: TierOptions, env: Env) -> Self {
+        Self {
+            options,
+            env,
+            publishing: Mutex::default(),
+            state: Mutex::default(),
+            room: Condvar::new(),
+            sealed: Notify::new(),
+            rounds: watch::Sender::new((0, None)),
+            counters: Counters::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that is hot now.
+    pub(crate) fn hot(&self) -> HotState {
+        self.lock().hot.clone()
+    }
+
+    /// Why nothing is taken any more, if so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.lock().failed.clone()
+    }
+
+    /// Takes nothing any more.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.lock().failed.get_or_insert_with(|| error.clone());
+        self.room.notify_all();
+        self.rounds
+            .send_modify(|(round, last)| (*round, *last) = (*round + 1, Some(error.clone())));
+    }
+
+    fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what `add` adds to the hot state, all at once; seals the generation if it is full.
+    /// Readers do not wait meanwhile. If it fails, nothing is shown.
+    pub(crate) fn publish(
+        &self,
+        wal_bytes: u64,
+        add: impl FnOnce(&mut HotState) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _publishing = self.publishing();
+        let mut hot = self.hot();
+        add(&mut hot)?;
+        let mut state = self.lock();
+        state.began.get_or_insert_with(|| self.env.clock.monotonic());
+        state.hot.active = hot.active;
+        let full =
+            self.is_full(&state.hot.active, SEALED_AT) || wal_bytes > self.options.wal_bytes_max;
+        if full {
+            self.seal_in(&mut state);
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, generation: &Generation, share: f64) -> bool {
+        let beyond = |value: u64, max: u64| value as f64 >= max as f64 * share;
+        beyond(generation.rows, self.options.rows_max)
+            || beyond(generation.bytes, self.options.bytes_max)
+    }
+
+    fn seal_in(&self, state: &mut State) -> bool {
+        if state.hot.sealed.is_some() || state.hot.active.is_empty() {
+            return false;
+        }
+        state.hot.sealed = Some(Arc::new(std::mem::take(&mut state.hot.active)));
+        state.began = None;
+        self.sealed.notify_one();
+        true
+    }
+
+    /// Seals the active generation if it has rows and the one before is flushed.
+    pub(crate) fn seal(&self) -> bool {
+        let _publishing = self.publishing();
+        self.seal_in(&mut self.lock())
+    }
+
+    /// Seals the active generation if it has become old.
+    pub(crate) fn seal_aged(&self) {
+        let _publishing = self.publishing();
+        let mut state = self.lock();
+        let now = self.env.clock.monotonic();
+        let aged = |began: Duration| now.saturating_sub(began) >= self.options.age_max;
+        if state.began.is_some_and(aged) {
+            self.seal_in(&mut state);
+        }
+    }
+
+    /// Waits, blocking the thread, until the active generation may grow; `Err` if it never will.
+    pub(crate) fn wait_for_room(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        let mut waited = false;
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if !self.is_full(&state.hot.active, 1.0) || self.seal_in(&mut state) {
+                break;
+            }
+            if !waited {
+                Counters::add(&self.counters.waits, 1);
+                waited = true;
+            }
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// The generation that is to be flushed.
+    pub(crate) fn to_flush(&self) -> Option<Arc<Generation>> {
+        self.lock().hot.sealed.clone()
+    }
+
+    /// Lets go of the sealed generation, which is committed.
+    pub(crate) fn flushed(&self, generation: &Generation) {
+        Counters::add(&self.counters.flushes, 1);
+        Counters::add(&self.counters.flushed_rows, generation.rows);
+        let mut state = self.lock();
+        state.hot.sealed = None;
+        state.flushed_seq = state.flushed_seq.max(generation.last_seq);
+        drop(state);
+        self.room.notify_all();
+        self.rounds.send_modify(|(round, last)| (*round, *last) = (*round + 1, None));
+    }
+
+    /// A round of flushing failed; it is tried again.
+    pub(crate) fn flush_failed(&self, error: &Error) {
+        self.rounds
+            .send_modify(|(round, last)| (*round, *last) = (*round + 1, Some(error.clone())));
+    }
+
+    /// Waits until all that was acknowledged before the call is committed.
+    pub(crate) async fn flush_all(&self) -> Result<(), Error> {
+        let mut rounds = self.rounds.subscribe();
+        let target = self.lock().hot.last_seq();
+        loop {
+            if let Some(error) = self.failure() {
+                return Err(error);
+            }
+            self.seal();
+            if self.lock().flushed_seq >= target {
+                return Ok(());
+            }
+            self.sealed.notify_one();
+            if rounds.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+            if let Some(error) = rounds.borrow_and_update().1.clone() {
+                return Err(error);
+            }
+        }
+    }
+}
