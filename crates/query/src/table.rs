@@ -15,7 +15,7 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::{DFSchema, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::TableType;
-use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::FileSource;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
@@ -37,12 +37,14 @@ use crate::error::Error;
 use crate::insert::AppendSink;
 use crate::scan::cut::TimeCut;
 use crate::scan::facts::{
-    Kept, Roles, ScanFacts, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN, is_clean, version_expr,
+    Counts, Kept, Roles, ScanFacts, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN, is_clean,
+    version_expr,
 };
-use crate::scan::files::{ScanFile, scan_file};
+use crate::scan::files::{ScanFile, hot_file, scan_file};
 use crate::scan::layout::by_time;
 use crate::scan::reader::CheckedReaders;
 use crate::scan::source::SeriesSource;
+use crate::scan::tiers::TieredSource;
 use crate::time_filter::{TimeBounds, TimeColumn, logical_bounds};
 
 /// What a table of series shows.
@@ -142,11 +144,17 @@ impl SeriesTable {
     }
 
     fn kept_files(&self, range: TimeRange) -> Vec<ScanFile> {
-        let files = self
-            .views
-            .iter()
-            .flat_map(|view| view.files(range).map(|row| scan_file(view, row, &self.stored)));
-        by_time(files.collect())
+        by_time(self.views.iter().flat_map(|view| self.files_of(view, range)).collect())
+    }
+
+    /// What holds visible rows of one series that may lie in `range`: files, and pieces in memory.
+    fn files_of<'a>(
+        &'a self,
+        view: &'a SeriesView,
+        range: TimeRange,
+    ) -> impl Iterator<Item = ScanFile> + 'a {
+        let files = view.files(range).map(|row| scan_file(view, row, &self.stored));
+        files.chain(view.hot_files(range).map(|piece| hot_file(view, piece, &self.stored)))
     }
 
     /// The columns that queries see.
@@ -175,8 +183,7 @@ impl SeriesTable {
     pub(crate) fn is_apart(&self, filters: &[Expr]) -> bool {
         let TimeBounds::Range(range) = self.bounds(filters.iter()) else { return false };
         let dirty = |view: &SeriesView| {
-            let files = view.files(range).map(|row| scan_file(view, row, &self.stored));
-            view.schema().dedup() && !is_clean(&by_time(files.collect()))
+            view.schema().dedup() && !is_clean(&by_time(self.files_of(view, range).collect()))
         };
         self.views.len() > 1 && self.views.iter().any(dirty)
     }
@@ -235,9 +242,10 @@ impl SeriesTable {
         &self,
         range: TimeRange,
         files: Vec<ScanFile>,
-        template: ParquetSource,
+        template: TieredSource,
         state: &dyn Session,
     ) -> ScanFacts {
+        let counts = Counts::of(&files);
         ScanFacts {
             title: self.title.clone(),
             versions: Kept {
@@ -245,11 +253,12 @@ impl SeriesTable {
                 of: self.views.iter().map(SeriesView::version_count).sum(),
             },
             files: Kept {
-                kept: files.len() as u64,
+                kept: counts.files,
                 of: self.views.iter().map(SeriesView::file_count).sum(),
             },
-            row_groups: files.iter().map(|file| u64::from(file.row.row_groups)).sum(),
-            rows: files.iter().map(|file| file.row.rows).sum(),
+            row_groups: counts.row_groups,
+            rows: counts.rows,
+            hot: counts.hot,
             by_time: files,
             url: self.url.clone(),
             template,
@@ -307,15 +316,13 @@ impl SeriesTable {
             .build()
     }
 
-    fn template(&self, state: &dyn Session) -> ParquetSource {
+    fn template(&self, state: &dyn Session) -> TieredSource {
         let options = TableParquetOptions {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
         };
         let readers = CheckedReaders::new(self.engine.files().clone());
-        ParquetSource::new(self.table_schema())
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(readers))
+        TieredSource::new(self.table_schema(), options, Arc::new(readers))
     }
 
     /// The predicate that hides rows of later versions, if some file holds any.
@@ -378,7 +385,10 @@ impl TableProvider for SeriesTable {
             TimeBounds::Range(range) => self
                 .views
                 .iter()
-                .flat_map(|view| view.files(range).map(|file| file.range))
+                .flat_map(|view| {
+                    let files = view.files(range).map(|file| file.range);
+                    files.chain(view.hot_files(range).map(|piece| piece.row().range))
+                })
                 .reduce(|a, b| a.union(&b)),
             TimeBounds::Nothing => None,
         };

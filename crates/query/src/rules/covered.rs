@@ -1,4 +1,5 @@
-//! Answers aggregates over time from the log, as far as a range of time covers files whole.
+//! Answers aggregates over time from the log, as far as a range of time covers files whole. A piece
+//! in memory has the log row that a file of it would have, and is answered from that.
 
 use std::sync::Arc;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, ParquetSource};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
+use datafusion::error::Result;
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use tidelog_core::TimeRange;
@@ -12,6 +12,7 @@ use tidelog_oplog::FileRow;
 
 use super::reader::CheckedReaders;
 use super::source::SeriesSource;
+use super::tiers::TieredSource;
 use crate::time_filter::{TimeBounds, TimeColumn, physical_bounds};
 
 /// A range of event time outside which rows do not pass.
@@ -47,20 +48,17 @@ impl SeriesSource {
         let mut config = self.config.clone();
         config.file_groups = groups;
         if let Some(cut) = self.cut.as_ref().filter(|_| cut) {
-            let source = config.file_source.downcast_ref::<ParquetSource>().ok_or_else(|| {
-                DataFusionError::Internal("series are read as Parquet".to_owned())
-            })?;
+            let source = TieredSource::of(&config)?;
             let predicate = self.predicate();
             // A range of time keeps most rows of the pages that it touches. A predicate on others may
             // drop them all, and what was fetched beside would be fetched in vain.
             let source = match &predicate {
-                None => source
-                    .clone()
-                    .with_parquet_file_reader_factory(Arc::new(self.readers_of_projected()?)),
+                None => source.with_readers(Arc::new(self.readers_of_projected()?)),
                 Some(_) => source.clone(),
             };
             let all = predicate.into_iter().chain([Arc::clone(&cut.predicate)]);
-            config.file_source = Arc::new(source.with_predicate(conjunction(all)));
+            let source = source.with_predicate(conjunction(all)).within(cut.range);
+            config.file_source = Arc::new(source);
         }
         Ok(config)
     }

@@ -59,18 +59,25 @@ impl DataSource for SeriesSource {
         if t == DisplayFormatType::TreeRender {
             writeln!(f, "series={}", facts.title)?;
             writeln!(f, "files={}", facts.files)?;
+            if facts.hot.pieces > 0 {
+                writeln!(f, "hot={}", facts.hot)?;
+            }
             return writeln!(f, "layout={}", self.layout_words());
         }
         write!(
             f,
-            "series={}, tier=cold, versions={}, files={}, row_groups={}, rows={}, layout={}",
+            "series={}, tier={}, versions={}, files={}, row_groups={}, rows={}",
             facts.title,
+            facts.tiers(),
             facts.versions,
             facts.files,
             facts.row_groups,
-            facts.rows,
-            self.layout_words()
+            facts.rows
         )?;
+        if facts.hot.pieces > 0 {
+            write!(f, ", hot={}", facts.hot)?;
+        }
+        write!(f, ", layout={}", self.layout_words())?;
         if let Some(projection) = self.config.file_source.projection() {
             let columns: Vec<String> = projection.as_ref().iter().map(shown_column).collect();
             write!(f, ", projection=[{}]", columns.join(", "))?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
-use datafusion::datasource::physical_plan::{FileGroup, ParquetSource};
+use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Operator;
@@ -15,6 +15,7 @@ use tidelog_store::FileReaders;
 
 use super::files::ScanFile;
 use super::layout::{Segment, balance};
+use super::tiers::TieredSource;
 
 /// What a scan reads and what may be said about it; fixed when the table is planned.
 #[derive(Debug)]
@@ -23,13 +24,16 @@ pub(crate) struct ScanFacts {
     pub(crate) title: String,
     pub(crate) versions: Kept,
     pub(crate) files: Kept,
+    /// Row groups of files.
     pub(crate) row_groups: u64,
+    /// Rows of files and of pieces in memory.
     pub(crate) rows: u64,
-    /// The kept files in order of event time.
+    pub(crate) hot: Hot,
+    /// The kept files and pieces in memory, in order of event time.
     pub(crate) by_time: Vec<ScanFile>,
     pub(crate) url: ObjectStoreUrl,
     /// A source without projection or predicate, over stored and partition columns.
-    pub(crate) template: ParquetSource,
+    pub(crate) template: TieredSource,
     pub(crate) readers: FileReaders,
     pub(crate) roles: Roles,
     pub(crate) partitions: usize,
@@ -45,6 +49,19 @@ pub(crate) struct Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.kept, self.of)
+    }
+}
+
+/// How much of a scan lies in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Hot {
+    pub(crate) pieces: u64,
+    pub(crate) rows: u64,
+}
+
+impl fmt::Display for Hot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pieces {} rows", self.pieces, self.rows)
     }
 }
 
@@ -81,7 +98,38 @@ pub(crate) const VERSION_BASE_COLUMN: &str = "__version_base";
 /// The partition column with the newest visible version of a file's series.
 pub(crate) const VISIBLE_COLUMN: &str = "__visible";
 
+/// What of a scan is in files and what in memory, as counts.
+pub(crate) struct Counts {
+    pub(crate) files: u64,
+    pub(crate) row_groups: u64,
+    pub(crate) rows: u64,
+    pub(crate) hot: Hot,
+}
+
+impl Counts {
+    pub(crate) fn of(files: &[ScanFile]) -> Self {
+        let (hot, cold): (Vec<&ScanFile>, Vec<&ScanFile>) = files.iter().partition(|f| f.hot);
+        let rows = |files: &[&ScanFile]| files.iter().map(|file| file.row.rows).sum::<u64>();
+        let hot_rows = rows(&hot);
+        Self {
+            files: cold.len() as u64,
+            row_groups: cold.iter().map(|file| u64::from(file.row.row_groups)).sum(),
+            rows: rows(&cold) + hot_rows,
+            hot: Hot { pieces: hot.len() as u64, rows: hot_rows },
+        }
+    }
+}
+
 impl ScanFacts {
+    /// The tiers that the scan reads.
+    pub(crate) fn tiers(&self) -> &'static str {
+        match (self.hot.pieces, self.files.kept) {
+            (0, _) => "cold",
+            (_, 0) => "hot",
+            _ => "hot+cold",
+        }
+    }
+
     pub(super) fn parallel_groups(&self) -> Vec<FileGroup> {
         let runs = self.by_time.iter().map(|file| Segment::Run(vec![file.clone()])).collect();
         balance(runs, self.partitions)

@@ -1,4 +1,4 @@
-//! A data file of the log as DataFusion's file, with exact statistics.
+//! A data file of the log, or a piece of rows in memory, as DataFusion's file, with exact statistics.
 
 use std::sync::Arc;
 
@@ -11,9 +11,11 @@ use tidelog_core::TimeRange;
 use tidelog_oplog::{ColumnStats, FileRow, StatValue};
 use tidelog_storage::object_store::ObjectMeta;
 use tidelog_storage::object_store::path::Path;
-use tidelog_store::SeriesView;
+use tidelog_store::{HotFile, SeriesView};
 
-/// A file that a scan reads.
+use super::tiers::HotPiece;
+
+/// A file that a scan reads, or a piece in memory that is read as one.
 #[derive(Debug, Clone)]
 pub(crate) struct ScanFile {
     pub(crate) row: Arc<FileRow>,
@@ -22,6 +24,8 @@ pub(crate) struct ScanFile {
     pub(crate) clean: bool,
     /// Whether it also holds rows of versions that are not to be seen.
     pub(crate) partly_visible: bool,
+    /// Whether it lies in memory.
+    pub(crate) hot: bool,
 }
 
 impl ScanFile {
@@ -50,7 +54,22 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
         .with_arrow_schema(view.schema().stored_columns())
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
-    ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible }
+    ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible, hot: false }
+}
+
+/// A piece of rows in memory as a file of a table whose stored columns are `columns`.
+pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, columns: &Schema) -> ScanFile {
+    let row = rows.row();
+    let mut scan = scan_file(view, row, columns);
+    let piece = HotPiece {
+        rows: Arc::clone(rows),
+        time: view.schema().time_index(),
+        unit: view.schema().time_unit(),
+    };
+    // Nothing lies there; it is what plans call the piece.
+    let name = format!("hot{}/{}-{}", view.path(), row.min_version, row.max_version);
+    scan.file.object_meta.location = Path::from(name);
+    ScanFile { file: scan.file.with_extension(piece), hot: true, ..scan }
 }
 
 /// Statistics of the stored columns, from the log row alone.

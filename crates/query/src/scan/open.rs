@@ -134,10 +134,15 @@ impl SeriesSource {
             version = Some(extra(version_expr(table)?));
         }
         let is_cut = chains.iter().flatten().any(|file| self.is_cut(&file.file));
-        let cut = self.cut.iter().filter(|_| is_cut).map(|cut| Arc::clone(&cut.predicate));
-        let source = match conjunction_opt(self.predicate().into_iter().chain(cut)) {
+        let cut = self.cut.as_ref().filter(|_| is_cut);
+        let cut_to = cut.map(|cut| Arc::clone(&cut.predicate));
+        let source = match conjunction_opt(self.predicate().into_iter().chain(cut_to)) {
             Some(predicate) => self.facts.template.with_predicate(predicate),
             None => self.facts.template.clone(),
+        };
+        let source = match cut {
+            Some(cut) => source.within(cut.range),
+            None => source,
         };
         let groups = chains.into_iter().map(group).collect();
         let projection = ProjectionExprs::new(exprs);

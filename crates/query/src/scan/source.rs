@@ -20,7 +20,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+    FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource,
 };
 use datafusion::datasource::source::DataSource;
 use datafusion::error::{DataFusionError, Result};
@@ -30,10 +30,11 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::cut::TimeCut;
-use super::facts::{Kept, ScanFacts, is_clean};
+use super::facts::{Counts, Kept, ScanFacts, is_clean};
 use super::files::ScanFile;
 use super::layout::{Segment, Ties, balance, segments};
 use super::newest::Newest;
+use super::tiers::TieredSource;
 
 #[derive(Debug, Clone)]
 pub(super) enum Layout {
@@ -98,12 +99,14 @@ impl SeriesSource {
 
     /// The same scan over some of its files, all of them in the parallel layout.
     pub(crate) fn with_files(&self, files: Vec<ScanFile>) -> Result<Self> {
+        let counts = Counts::of(&files);
         let facts = Arc::new(ScanFacts {
             title: self.facts.title.clone(),
             versions: self.facts.versions,
-            files: Kept { kept: files.len() as u64, of: self.facts.files.of },
-            row_groups: files.iter().map(|f| u64::from(f.row.row_groups)).sum(),
-            rows: files.iter().map(|f| f.row.rows).sum(),
+            files: Kept { kept: counts.files, of: self.facts.files.of },
+            row_groups: counts.row_groups,
+            rows: counts.rows,
+            hot: counts.hot,
             by_time: files,
             url: self.facts.url.clone(),
             template: self.facts.template.clone(),
@@ -169,7 +172,7 @@ impl SeriesSource {
 
 pub(super) fn scan_config(
     facts: &ScanFacts,
-    source: ParquetSource,
+    source: TieredSource,
     projection: &ProjectionExprs,
     groups: Vec<FileGroup>,
     inexact: bool,

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
-use datafusion::datasource::physical_plan::{
-    FileGroup, FileScanConfig, ParquetFileReaderFactory, ParquetSource,
-};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, ParquetFileReaderFactory};
 use datafusion::datasource::source::{DataSource, OpenArgs};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -27,6 +25,7 @@ use super::values;
 use crate::scan::files::ScanFile;
 use crate::scan::reader::HandedOver;
 use crate::scan::source::SeriesSource;
+use crate::scan::tiers::TieredSource;
 
 impl Newest {
     pub(in crate::scan) fn open(
@@ -158,13 +157,17 @@ impl Scan {
                 return Ok(VecDeque::new());
             }
         }
+        if file.hot {
+            return Ok(VecDeque::from([row_groups::of_piece(file, &time)?]));
+        }
         let reader = self.reader(&file)?;
         Ok(row_groups::newest_first(&file, time, reader).await?.into())
     }
 
     /// Whether a later row is known of every key that a row group can hold.
     async fn is_outdone(&self, group: &mut RowGroup) -> Result<bool> {
-        if !self.shared.asks_dictionaries() {
+        // A piece in memory has no dictionary pages, and nothing to be saved by them.
+        if group.file.hot || !self.shared.asks_dictionaries() {
             return Ok(false);
         }
         let mut reader = match group.reader.take() {
@@ -189,8 +192,7 @@ impl Scan {
     }
 
     fn readers(&self) -> Result<Arc<dyn ParquetFileReaderFactory>> {
-        let readers = self.source.facts.template.parquet_file_reader_factory().cloned();
-        readers.ok_or_else(|| DataFusionError::Internal("a scan has no readers".to_owned()))
+        Ok(Arc::clone(self.source.facts.template.readers()?))
     }
 
     /// The rows of a row group that pass all filters and may be the newest of their keys.
@@ -203,7 +205,7 @@ impl Scan {
             file = file.with_extension(only);
         }
         let mut config = self.source.config_with(vec![FileGroup::new(vec![file])], is_cut)?;
-        let mut source = parquet(&config)?.clone();
+        let mut source = TieredSource::of(&config)?.clone().newest_first();
         if self.shared.times.count() > 0 {
             let predicate = self.may_be_newest(&config, group.bound)?;
             // The keys come first: where they rule rows out, nothing else of those is decoded.
@@ -212,7 +214,7 @@ impl Scan {
         }
         if let Some(reader) = group.reader {
             let handed = HandedOver::new(reader, self.readers()?);
-            source = source.with_parquet_file_reader_factory(Arc::new(handed));
+            source = source.with_readers(Arc::new(handed));
         }
         config.file_source = Arc::new(source);
         config.open(0, Arc::clone(&self.context))
@@ -227,11 +229,4 @@ impl Scan {
         let times = Arc::clone(&self.shared.times);
         Ok(Arc::new(MayBeNewest::new(keys.collect::<Result<_>>()?, times, bound)))
     }
-}
-
-fn parquet(config: &FileScanConfig) -> Result<&ParquetSource> {
-    config
-        .file_source
-        .downcast_ref::<ParquetSource>()
-        .ok_or_else(|| DataFusionError::Internal("series are read as Parquet".to_owned()))
 }

@@ -21,7 +21,8 @@ pub(super) struct RowGroup {
     pub(super) of: usize,
     /// No row is later, in units of the table's time column.
     pub(super) bound: i64,
-    pub(super) metadata: Arc<ParquetMetaData>,
+    /// None of a piece in memory, which is one row group.
+    pub(super) metadata: Option<Arc<ParquetMetaData>>,
     /// A reader that may hold bytes of the file already.
     pub(super) reader: Option<Box<dyn AsyncFileReader + Send>>,
 }
@@ -48,10 +49,16 @@ pub(super) async fn newest_first(
         index,
         of,
         bound,
-        metadata: Arc::clone(&metadata),
+        metadata: Some(Arc::clone(&metadata)),
         reader: reader.take(),
     });
     Ok(groups.collect())
+}
+
+/// A piece in memory as a row group.
+pub(super) fn of_piece(file: ScanFile, time: &TimeOf<'_>) -> Result<RowGroup> {
+    let bound = bound(&file, time)?;
+    Ok(RowGroup { file, index: 0, of: 1, bound, metadata: None, reader: None })
 }
 
 /// No row of `file` is later, as the log knows.

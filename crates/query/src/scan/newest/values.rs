@@ -60,11 +60,12 @@ pub(super) async fn keys(
     columns: impl Iterator<Item = (&String, &DataType)> + Send,
     limit: usize,
 ) -> Result<Option<Vec<ArrayRef>>> {
+    let Some(metadata) = group.metadata.clone() else { return Ok(None) };
     let mut all = Vec::new();
     for (column, data_type) in columns {
         let values = match constant(&group.file.file, table, column) {
             Some(constant) => Some(constant.to_array()?),
-            None => of_dictionary(reader, &group.metadata, group.index, column, data_type).await?,
+            None => of_dictionary(reader, &metadata, group.index, column, data_type).await?,
         };
         let Some(values) = values else { return Ok(None) };
         all.push(values);
