@@ -98,7 +98,9 @@ impl Head {
         log: &Log,
         node: NodeId,
     ) -> Result<Arc<SeriesState>, Error> {
-        if self.snapshot.tree().node(node).is_none() {
+        // A node that is not in the tree may have been removed, and then the log knows it.
+        let is_new = || self.pending.iter().any(|row| row.node == node);
+        if self.snapshot.tree().node(node).is_none() && is_new() {
             return Ok(Arc::new(SeriesState::new(node)));
         }
         Ok(log.series(&self.snapshot, node).await?)
