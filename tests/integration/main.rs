@@ -35,12 +35,14 @@ mod newest;
 #[cfg(test)]
 mod object_stores;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod read_cache;
-#[cfg(test)]
+
 mod requests;
 #[cfg(test)]
 mod staleness;

@@ -288,6 +288,25 @@ fn any_history_in_a_directory_reads_back_as_the_model_says() {
     });
 }
 
+#[test]
+fn any_history_of_one_writer_alone_reads_back_as_the_model_says() {
+    let runtime = runtime();
+    property(24, histories(10..28), |history| {
+        runtime.block_on(async {
+            let (specs, steps, seed) = &history;
+            let mut pair = Pair::create_alone(Place::directory(), specs.clone(), *seed).await?;
+            for (number, step) in steps.iter().enumerate() {
+                pair.step(step).await.map_err(|error| format!("step {number}: {error}"))?;
+            }
+            let mut picks = Picks::new(*seed);
+            check_heads(&pair, pair.handle(true)).await?;
+            check_everything(&pair, pair.handle(false), &mut picks).await?;
+            pair.abandon().await?;
+            check_everything(&pair, pair.handle(false), &mut picks).await
+        })
+    });
+}
+
 /// Series of one kind of time at `/g/0.series`, `/g/1.series` …, with conditions to ask by.
 type Questions = (SeriesSpec, Vec<(usize, bool)>, Vec<Batch>, Vec<Condition>, u64);
 

@@ -11,8 +11,8 @@ use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
-    AppendReceipt, Env, ErrorKind, SeriesAppend, SeriesExt, SeriesOptions, SeriesStream, SqlStream,
-    Store, StoreBuilder, TransactionId,
+    AppendReceipt, Clock, Env, ErrorKind, Mode, SeriesAppend, SeriesExt, SeriesOptions,
+    SeriesStream, SqlStream, Store, StoreBuilder, TransactionId,
 };
 use tidelog_testkit::generate::{Batch, Op, RawRow, SeriesSpec, Step, TimeKind};
 use tidelog_testkit::{Model, ModelError, Row, SimClock, rows_of};
@@ -154,6 +154,8 @@ pub(crate) struct Pair {
     place: Place,
     env: Env,
     partitions: usize,
+    /// Whether the first handle writes alone, and the second is the same.
+    alone: bool,
     clock: Arc<SimClock>,
     handles: [Store; 2],
     specs: Vec<SeriesSpec>,
@@ -175,6 +177,7 @@ impl Pair {
             place,
             env,
             partitions,
+            alone: false,
             clock,
             handles: [first, second],
             specs,
@@ -183,6 +186,38 @@ impl Pair {
             last: None,
             transactions: 0,
         })
+    }
+
+    /// A store that one handle writes alone, with generations of a few rows.
+    pub(crate) async fn create_alone(
+        place: Place,
+        specs: Vec<SeriesSpec>,
+        seed: u64,
+    ) -> Fallible<Self> {
+        let mut pair = Self::create(place, specs, seed).await?;
+        pair.alone = true;
+        pair.reopen_alone().await?;
+        Ok(pair)
+    }
+
+    /// Drops the handle as a crash would, or but for what a crash leaves in memory, and opens the
+    /// store anew.
+    async fn reopen_alone(&mut self) -> Fallible {
+        let idle = self.fresh().await?;
+        self.handles = [idle.clone(), idle];
+        let rows_max = self.clock.now().micros().unsigned_abs() % 24 + 1;
+        let builder = self.place.builder(&self.env, self.partitions).with_mode(Mode::Exclusive);
+        let builder = builder.with_hot_max(rows_max, 1 << 20);
+        let store = builder.open().await.at("opening the store alone")?;
+        self.handles = [store.clone(), store];
+        Ok(())
+    }
+
+    /// Drops the handles: what is read afterwards is what a crash would leave.
+    pub(crate) async fn abandon(&mut self) -> Fallible {
+        let other = self.fresh().await?;
+        self.handles = [other.clone(), other];
+        Ok(())
     }
 
     /// A handle that was open all the time.
@@ -216,13 +251,14 @@ impl Pair {
                 let expected = self.model.remove(path, *recursive);
                 agree(&expected, &found).map(|_| ())
             }
+            Op::Reopen if self.alone => self.reopen_alone().await,
             Op::Reopen => {
                 self.handles[usize::from(step.second)] = self.fresh().await?;
                 Ok(())
             }
             Op::Clock(micros) => {
                 self.clock.advance(*micros);
-                Ok(())
+                if self.alone { store.flush().await.at("flushing") } else { Ok(()) }
             }
         };
         done.map_err(|error| format!("{}: {error}", name_of(step)))?;

@@ -1,0 +1,204 @@
+//! One writer alone: what it acknowledges is visible at once, kept, and committed in the end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use tidelog::{
+    Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TransactionId,
+};
+
+use crate::support::rows;
+
+fn batch(from: i64, rows: i64) -> RecordBatch {
+    let times: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
+    RecordBatch::try_from_iter([("time", Arc::clone(&times)), ("value", times)]).unwrap()
+}
+
+fn append(path: &str, from: i64, rows: i64) -> SeriesAppend {
+    SeriesAppend::new(path, batch(from, rows)).with_time_unit(tidelog::TimeUnit::Second)
+}
+
+fn builder(directory: &Path) -> StoreBuilder {
+    Store::builder(directory.to_str().unwrap())
+}
+
+async fn alone(directory: &Path) -> Store {
+    builder(directory).with_mode(Mode::Exclusive).open_or_create().await.unwrap()
+}
+
+async fn count(store: &Store, path: &str) -> usize {
+    rows(store.root().read_series_all(path).await).await.unwrap().len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_is_visible_at_once_and_committed_later() {
+    let directory = TempDir::new().unwrap();
+    let store = alone(directory.path()).await;
+    for i in 0..40 {
+        let receipt = store
+            .root()
+            .append_series_data_with_options(append("/a.series", i * 10, 10))
+            .await
+            .unwrap();
+        assert_eq!(receipt.version.unwrap().number(), i + 1);
+        assert_eq!(receipt.durability, Durability::Synced);
+        assert_eq!(count(&store, "/a.series").await as i64, (i + 1) * 10);
+    }
+    assert_eq!(store.describe("/a.series").await.unwrap().files, 0, "all of it is hot");
+    let tiers = store.tiers().unwrap();
+    assert_eq!((tiers.hot_rows, tiers.hot_versions, tiers.appends), (400, 40, 40));
+    store.flush().await.unwrap();
+    assert_eq!(store.describe("/a.series").await.unwrap().files, 1);
+    assert_eq!(store.tiers().unwrap().hot_rows, 0);
+    assert_eq!(count(&store, "/a.series").await, 400);
+    let versions = store.versions("/a.series").await.unwrap();
+    assert_eq!(versions.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_that_is_dropped_loses_nothing() {
+    let directory = TempDir::new().unwrap();
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    store.flush().await.unwrap();
+    store.root().append_series_data_with_options(append("/a.series", 10, 10)).await.unwrap();
+    store.root().append_series_data_with_options(append("/deep/new.series", 0, 5)).await.unwrap();
+    drop(store);
+
+    // A reader sees it in the log ahead, the next writer brings it in.
+    let reader = builder(directory.path()).open().await.unwrap();
+    assert_eq!(count(&reader, "/a.series").await, 20);
+    assert_eq!(count(&reader, "/deep/new.series").await, 5);
+    let receipt =
+        reader.root().append_series_data_with_options(append("/a.series", 20, 10)).await.unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 3);
+    assert_eq!(receipt.durability, Durability::Committed);
+    assert_eq!(count(&reader, "/a.series").await, 30);
+
+    let store = alone(directory.path()).await;
+    let receipt = store
+        .root()
+        .append_series_data_with_options(append("/deep/new.series", 5, 5))
+        .await
+        .unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 2);
+    assert_eq!(count(&store, "/deep/new.series").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_refused_while_the_owner_lives_and_read_what_is_committed() {
+    let directory = TempDir::new().unwrap();
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    store.flush().await.unwrap();
+    store.root().append_series_data_with_options(append("/a.series", 10, 10)).await.unwrap();
+
+    let other = builder(directory.path()).open().await.unwrap();
+    assert_eq!(count(&other, "/a.series").await, 10);
+    let refused = other
+        .root()
+        .append_series_data_with_options(append("/a.series", 20, 10))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains(&format!("process {}", std::process::id())), "{refused}");
+    assert_eq!(other.remove("/a.series", false).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let second = alone(directory.path()).await;
+    let refused = second
+        .root()
+        .append_series_data_with_options(append("/a.series", 20, 10))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+
+    store.close().await.unwrap();
+    assert_eq!(store.tiers(), None);
+    let receipt =
+        other.root().append_series_data_with_options(append("/a.series", 20, 10)).await.unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 3);
+    let receipt =
+        second.root().append_series_data_with_options(append("/a.series", 30, 10)).await.unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 4);
+    assert_eq!(count(&second, "/a.series").await, 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_tree_comes_after_what_was_acknowledged_before() {
+    let directory = TempDir::new().unwrap();
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    store.rename("/a.series", "/b.series").await.unwrap();
+    let receipt =
+        store.root().append_series_data_with_options(append("/b.series", 10, 10)).await.unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 2);
+    let receipt =
+        store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    assert_eq!(receipt.version.unwrap().number(), 1);
+    store.remove("/b.series", false).await.unwrap();
+    assert_eq!(store.describe("/b.series").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(count(&store, "/a.series").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_too_many_for_memory_go_to_files_after_those_before() {
+    let directory = TempDir::new().unwrap();
+    let store = builder(directory.path()).with_mode(Mode::Exclusive).with_hot_max(100, 1 << 20);
+    let store = store.open_or_create().await.unwrap();
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    let receipt =
+        store.root().append_series_data_with_options(append("/a.series", 10, 1_000)).await.unwrap();
+    assert_eq!(receipt.durability, Durability::Committed);
+    assert_eq!(receipt.version.unwrap().number(), 2);
+    let receipt =
+        store.root().append_series_data_with_options(append("/a.series", 1_010, 10)).await.unwrap();
+    assert_eq!((receipt.durability, receipt.version.unwrap().number()), (Durability::Synced, 3));
+    assert_eq!(count(&store, "/a.series").await, 1_020);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_append_while_generations_are_flushed() {
+    let directory = TempDir::new().unwrap();
+    let store = builder(directory.path()).with_mode(Mode::Exclusive).with_hot_max(500, 1 << 20);
+    let store = store.open_or_create().await.unwrap();
+    let tasks = (0..8).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut versions = Vec::new();
+            for i in 0..50_i64 {
+                let path = format!("/s/{}.series", (task + i) % 3);
+                let id = TransactionId::from_uuid(uuid::Uuid::from_u64_pair(
+                    task.unsigned_abs(),
+                    i.unsigned_abs(),
+                ));
+                let one = append(&path, i * 100, 10).with_transaction(id);
+                let receipt =
+                    store.root().append_series_data_with_options(one.clone()).await.unwrap();
+                let again = store.root().append_series_data_with_options(one).await.unwrap();
+                assert_eq!(again.version, receipt.version, "an id is written once");
+                versions.push((path, receipt.version.unwrap().number()));
+            }
+            versions
+        })
+    });
+    let mut all = Vec::new();
+    for task in tasks.collect::<Vec<_>>() {
+        all.extend(task.await.unwrap());
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 400, "no version is given twice");
+    let mut total = 0;
+    for series in 0..3 {
+        let path = format!("/s/{series}.series");
+        let numbers = all.iter().filter(|(of, _)| *of == path).map(|(_, number)| *number);
+        let dense: Vec<i64> = numbers.collect();
+        assert_eq!(dense, (1..=dense.len() as i64).collect::<Vec<_>>());
+        total += count(&store, &path).await;
+    }
+    assert_eq!(total, 4_000);
+    assert!(store.tiers().unwrap().flushes > 1);
+    store.close().await.unwrap();
+    assert_eq!(store.statistics().await.unwrap().rows, 4_000);
+}
