@@ -17,10 +17,10 @@ use tidelog::arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use tidelog::object_store::ObjectStore;
-use tidelog::{AppendReceipt, SeriesAppend, SeriesExt, Store, TransactionId};
+use tidelog::{AppendReceipt, Mode, SeriesAppend, SeriesExt, Store, TransactionId};
 use tidelog_storage::DurableLocal;
 use tidelog_testkit::crash::CRASH_AT;
-use tidelog_testkit::{Cell, Fault, FaultError, FaultStore, crash_point};
+use tidelog_testkit::{AbortingFileSystem, Cell, Fault, FaultError, FaultStore, crash_point};
 
 use crate::support::{Context, Fallible, same, sql};
 
@@ -28,6 +28,10 @@ const DIRECTORY: &str = "TIDELOG_KILL_STORE";
 const FIRST: &str = "TIDELOG_KILL_FIRST";
 const STEPS: &str = "TIDELOG_KILL_STEPS";
 const ABORT_AT: &str = "TIDELOG_KILL_ABORT_AT";
+/// Set for a writer that has the store alone, with small generations.
+const ALONE: &str = "TIDELOG_KILL_ALONE";
+/// At which change of the files of its write-ahead log it dies.
+const ABORT_WAL_AT: &str = "TIDELOG_KILL_ABORT_WAL_AT";
 const ROUNDS: &str = "TIDELOG_KILL_ROUNDS";
 const LEAVE_IN: &str = "TIDELOG_KILL_DIR";
 
@@ -35,6 +39,9 @@ const LEAVE_IN: &str = "TIDELOG_KILL_DIR";
 const SERIES: [&str; 2] = ["/k/even.series", "/k/deep/er/odd.series"];
 /// Where a third series gets several versions at a time.
 const MANY: &str = "/k/many.series";
+
+/// Rows of a generation of a writer that has the store alone.
+const HOT_ROWS_MAX: u64 = 20;
 
 /// One row of append `number`, as the columns say: event time, number, index, text.
 type Values = (i64, i64, i64, String);
@@ -99,7 +106,18 @@ async fn open_faulty(directory: &str) -> Store {
         let fault = Fault::new(FaultError::Abort).nth(nth.parse().unwrap());
         faulty.inject(if when == "after" { fault.after() } else { fault });
     }
-    let builder = Store::builder("memory://").with_object_store(Arc::new(faulty));
+    let mut builder = Store::builder("memory://").with_object_store(Arc::new(faulty));
+    if std::env::var(ALONE).is_ok() {
+        builder = builder
+            .with_mode(Mode::Exclusive)
+            .with_wal_directory(Path::new(directory).join("_wal"))
+            .with_hot_max(HOT_ROWS_MAX, 1 << 20);
+    }
+    if let Ok(at) = std::env::var(ABORT_WAL_AT) {
+        let (when, nth) = at.split_once(':').unwrap();
+        let files = AbortingFileSystem::new(nth.parse().unwrap(), when == "after");
+        builder = builder.with_wal_file_system(Arc::new(files));
+    }
     builder.with_partitions(1).open_or_create().await.unwrap()
 }
 
@@ -317,7 +335,9 @@ fn kill_rounds(directory: &Path, rounds: u64) -> Fallible<(usize, usize)> {
         for round in place * 10..rounds.min(place * 10 + 10) {
             // Spread over the time of a few hundred appends, the same in every run.
             let delay = Duration::from_micros((round * 2_654_435_761) % 250_000);
-            let running = Running::start(&store, round * 1_000_000, &[]);
+            // Every other store is one writer's alone.
+            let alone = (place % 2 == 1).then(|| (ALONE, "1".to_owned()));
+            let running = Running::start(&store, round * 1_000_000, alone.as_slice());
             let what = format!("round {round}, killed {delay:?} after the first ack");
             let new = running.kill_after(delay).map_err(|error| format!("{what}: {error}"))?;
             acks.extend(new);
@@ -325,6 +345,11 @@ fn kill_rounds(directory: &Path, rounds: u64) -> Fallible<(usize, usize)> {
         }
         acked += acks.len();
         stored += found;
+        // The next writer brings in what a write-ahead log holds, for judges that read files only.
+        runtime.block_on(async {
+            let store = Store::open(store.to_str().unwrap()).await.at("opening")?;
+            store.create_directory("/done").await.at("writing after the kills")
+        })?;
         let ledger: Vec<String> = acks.iter().map(Ack::json).collect();
         std::fs::write(base.join("acks.jsonl"), ledger.join("\n") + "\n")
             .at("writing the ledger")?;
@@ -356,15 +381,35 @@ fn a_killed_writer_leaves_stores_for_other_judges() {
 fn a_writer_that_dies_at_any_operation_leaves_no_half() {
     let runtime = runtime();
     let directory = tempfile::tempdir().unwrap();
+    let alone = (ALONE, "1".to_owned());
+    for (kind, abort_at, of_writer) in [
+        ("shared", ABORT_AT, [].as_slice()),
+        ("alone", ABORT_AT, std::slice::from_ref(&alone)),
+        ("ahead", ABORT_WAL_AT, std::slice::from_ref(&alone)),
+    ] {
+        dies_at_any_operation(&runtime, &directory.path().join(kind), abort_at, of_writer);
+    }
+}
+
+fn dies_at_any_operation(
+    runtime: &tokio::runtime::Runtime,
+    directory: &Path,
+    abort_at: &'static str,
+    of_writer: &[(&'static str, String)],
+) {
     for when in ["before", "after"] {
         for nth in 1.. {
-            let store = directory.path().join(format!("{when}-{nth}"));
+            let store = directory.join(format!("{when}-{nth}"));
+            std::fs::create_dir_all(&store).unwrap();
             let steps = (STEPS, "9".to_owned());
-            let abort = (ABORT_AT, format!("{when}:{nth}"));
-            let running = Running::start(&store, 0, &[steps.clone(), abort]);
+            let abort = (abort_at, format!("{when}:{nth}"));
+            let with = |more: &[(&'static str, String)]| {
+                of_writer.iter().cloned().chain(more.iter().cloned()).collect::<Vec<_>>()
+            };
+            let running = Running::start(&store, 0, &with(&[steps.clone(), abort]));
             let (acks, status) = running.finish().unwrap();
             let acks: BTreeSet<Ack> = acks.into_iter().collect();
-            let what = format!("{when} operation {nth}");
+            let what = format!("{} {when} operation {nth}", directory.display());
             // Before its first commit there is no store yet.
             if !acks.is_empty()
                 || store.join("_oplog/_delta_log/00000000000000000000.json").exists()
@@ -377,7 +422,7 @@ fn a_writer_that_dies_at_any_operation_leaves_no_half() {
                 break;
             }
             if nth % 5 == 0 {
-                let again = Running::start(&store, 1_000, &[steps]);
+                let again = Running::start(&store, 1_000, &with(&[steps]));
                 let (more, status) = again.finish().unwrap();
                 assert!(status.success(), "{what}: going on");
                 let acks = acks.into_iter().chain(more).collect();

@@ -7,6 +7,7 @@
 //! | [`sim_fs`] | [`SimFileSystem`]: files in memory that fail on demand, and all that a power cut may leave |
 //! | [`mod@env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
 //! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
+//! | [`abort_fs`] | [`AbortingFileSystem`]: files at whose n-th change the process dies |
 //! | [`cell`] | rows as plain values that compare and print |
 //! | [`model`] | [`Model`]: the naive in-memory store that says what every read must yield |
 //! | [`crash`] | [`crash_point!`]: named places at which a process can be made to die |
@@ -14,6 +15,7 @@
 //! What is *not* here: anything that knows the engine. The model shares no code with it, so that a
 //! mistake has to be made twice to go unseen.
 
+pub mod abort_fs;
 pub mod cell;
 pub mod crash;
 pub mod env;
@@ -23,6 +25,7 @@ pub mod model;
 pub mod s3;
 pub mod sim_fs;
 
+pub use abort_fs::AbortingFileSystem;
 pub use cell::{Cell, CellError, Row, rows_of};
 pub use env::{SeededRandomness, SimClock};
 pub use faults::{Fault, FaultError, FaultStore};

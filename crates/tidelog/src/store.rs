@@ -13,7 +13,9 @@ use tidelog_core::{
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, QueryOptions, SqlPolicy};
 use tidelog_storage::object_store::ObjectStore;
-use tidelog_storage::{Location, ReadCache, ReadCacheStatistics, StorageOptions, location};
+use tidelog_storage::{
+    FileSystem, Location, ReadCache, ReadCacheStatistics, StorageOptions, location,
+};
 use tidelog_store::{
     Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, TierStatistics, UpkeepMode,
     WalDurability, fsck, names,
@@ -114,6 +116,14 @@ impl StoreBuilder {
     /// disk. Default: beside the files of a local store; a remote one needs it named.
     pub fn with_wal_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.engine.tier.wal_directory = Some(directory.into());
+        self
+    }
+
+    /// Takes the files of the write-ahead log from here. Default: the machine's. For tests of what
+    /// is left when one of its calls fails.
+    #[doc(hidden)]
+    pub fn with_wal_file_system(mut self, files: Arc<dyn FileSystem>) -> Self {
+        self.engine.tier.file_system = files;
         self
     }
 
