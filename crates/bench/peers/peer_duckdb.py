@@ -1,6 +1,8 @@
 """DuckDB on a database file of its own, in its native storage."""
 
 import os
+import threading
+import time
 
 import duckdb
 import pyarrow as pa
@@ -30,6 +32,27 @@ class Peer(Appender):
     def append_prepared(self, table):
         self._connection.register("incoming", table)
         self._connection.execute("INSERT INTO s SELECT * FROM incoming")
+
+    def append_for(self, connections, seconds):
+        """Appends the first batch from several threads, a connection each, for some time."""
+        table = self._batches.tables(0, 1)[0]
+        appended = [0] * connections
+        until = time.monotonic() + seconds
+
+        def write(number):
+            connection = self._connection.cursor()
+            connection.register("incoming", table)
+            while time.monotonic() < until:
+                connection.execute("INSERT INTO s SELECT * FROM incoming")
+                appended[number] += 1
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(connections)]
+        started = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return {"appended": sum(appended), "seconds": time.monotonic() - started}
 
     def range(self, start_us, end_us, column):
         statement = (

@@ -5,13 +5,14 @@
 //!
 //! - `generate`: seeded data · `staged`: versions to append, for everybody
 //! - `tidelog_side`, `peer`: the two kinds of contestants · `rounds`: turns · `stats`: spread of samples
-//! - `append`, `append_many`, `range`, `tsbs`, `full_read`, `log`: the workloads
+//! - `append`, `append_many`, `hot`, `range`, `tsbs`, `full_read`, `log`: the workloads
 //! - `options`, `machine`, `results`, `report`: where, on what, the outcome, and its page
 
 mod append;
 mod append_many;
 mod full_read;
 mod generate;
+mod hot;
 mod log;
 mod machine;
 mod options;
@@ -63,6 +64,8 @@ enum Workload {
     ManyWriters(log::many_writers::ManyWritersArgs),
     /// Requests that stand one behind the other
     RoundTrips(log::round_trips::RoundTripsArgs),
+    /// One writer alone, behind a write-ahead log
+    Hot(hot::HotArgs),
     /// Renders docs/benchmarks.md from the results
     Report(report::ReportArgs),
     /// A few appends and nothing else, to be traced
@@ -97,6 +100,7 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::ManyCommits(args) => log::many_commits::run(&args, &common.resolve()?).await,
         Workload::ManyWriters(args) => log::many_writers::run(&args, &common.resolve()?).await,
         Workload::RoundTrips(args) => log::round_trips::run(&args, &common.resolve()?).await,
+        Workload::Hot(args) => hot::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),
         Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,
         Workload::ReadAll(args) => full_read::run_read_all(&args).await,

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::log::{many_commits, many_writers, round_trips};
 use crate::options::Common;
 use crate::results::load;
-use crate::{append_many, range, tsbs};
+use crate::{append_many, hot, range, tsbs};
 
 struct Folder {
     common: Common,
@@ -68,6 +68,26 @@ async fn many_commits_runs_small() -> Result<()> {
     many_commits::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("many-commits.json"))?;
     assert_eq!(document.figures.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hot_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = hot::HotArgs {
+        versions: 120,
+        rows: 3,
+        window: 5,
+        appenders: 3,
+        seconds: 1,
+        peer_seconds: 1,
+        batches: 3,
+        batch_rows: 500,
+        recovered_mib: 1,
+    };
+    hot::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("hot.json"))?;
+    assert_eq!(document.checks.len(), 4);
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! Tidelog as the workloads use it: the only module that calls its interface.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
-use tidelog::{SeriesAppend, SeriesExt, SeriesOptions, Store, WorkingDirectory};
+use tidelog::{
+    Mode, SeriesAppend, SeriesExt, SeriesOptions, Store, TierStatistics, WorkingDirectory,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tidelog {
@@ -20,6 +23,38 @@ impl Tidelog {
 
     pub(crate) async fn open(folder: &Path) -> Result<Self> {
         Ok(Self::of(Store::open(text(folder)?).await?))
+    }
+
+    /// A store that this process has for itself.
+    pub(crate) async fn open_alone(folder: &Path) -> Result<Self> {
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Exclusive);
+        Ok(Self::of(builder.open_or_create().await?))
+    }
+
+    /// The same with limits so high that nothing is written to files.
+    pub(crate) async fn open_alone_unflushed(folder: &Path) -> Result<Self> {
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Exclusive);
+        let builder = builder.with_hot_max(u64::MAX, u64::MAX).with_wal_bytes_max(u64::MAX);
+        Ok(Self::of(builder.with_hot_age_max(Duration::MAX).open_or_create().await?))
+    }
+
+    /// Writes to files what is in memory.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        Ok(self.store.flush().await?)
+    }
+
+    /// The same, and gives the store back.
+    pub(crate) async fn close(&self) -> Result<()> {
+        Ok(self.store.close().await?)
+    }
+
+    pub(crate) fn tiers(&self) -> Option<TierStatistics> {
+        self.store.tiers()
+    }
+
+    /// Bytes of the write-ahead log; none before the first write.
+    pub(crate) fn wal_bytes(&self) -> Result<usize> {
+        Ok(usize::try_from(self.tiers().map_or(0, |tiers| tiers.wal_bytes))?)
     }
 
     fn of(store: Store) -> Self {
