@@ -13,6 +13,7 @@
 //! | `read_cache` | what does the cache of a remote store save, and does it change no answer? |
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
+//! | `hot` | do rows in memory answer as they would from files? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `changes` | is every version told once, as it lands? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
@@ -26,6 +27,8 @@ mod changes;
 mod faults;
 #[cfg(test)]
 mod fsck;
+#[cfg(test)]
+mod hot;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]

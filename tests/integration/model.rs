@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use picks::Picks;
+pub(crate) use picks::Picks;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tidelog::arrow::array::{
@@ -31,14 +31,14 @@ use crate::support::{
 
 /// Choices that need no more randomness than one number.
 mod picks {
-    pub(super) struct Picks(u64);
+    pub(crate) struct Picks(u64);
 
     impl Picks {
-        pub(super) fn new(seed: u64) -> Self {
+        pub(crate) fn new(seed: u64) -> Self {
             Self(seed | 1)
         }
 
-        pub(super) fn below(&mut self, bound: usize) -> usize {
+        pub(crate) fn below(&mut self, bound: usize) -> usize {
             // A linear congruential step (D. E. Knuth's MMIX constants).
             self.0 = self
                 .0
@@ -47,7 +47,7 @@ mod picks {
             usize::try_from(self.0 >> 33).unwrap_or_default() % bound.max(1)
         }
 
-        pub(super) fn some<T: Clone>(&mut self, of: &[T], at_most: usize) -> Vec<T> {
+        pub(crate) fn some<T: Clone>(&mut self, of: &[T], at_most: usize) -> Vec<T> {
             if of.len() <= at_most {
                 return of.to_vec();
             }
@@ -71,7 +71,7 @@ async fn play(place: Place, (specs, steps, seed): &History) -> Fallible<Pair> {
     Ok(pair)
 }
 
-fn plain(rows: &[VersionedRow]) -> Vec<Row> {
+pub(crate) fn plain(rows: &[VersionedRow]) -> Vec<Row> {
     rows.iter().map(|row| row.row.clone()).collect()
 }
 
@@ -112,6 +112,17 @@ async fn check_series(pair: &Pair, store: &Store, path: &str, picks: &mut Picks)
         return same("reading a series without a version", &Some(ErrorKind::InvalidInput), &kind);
     }
     check_versions(pair, store, path).await?;
+    check_reads(pair, store, path, picks).await
+}
+
+/// Ranges of one series that has versions, at head and as of earlier points.
+pub(crate) async fn check_reads(
+    pair: &Pair,
+    store: &Store,
+    path: &str,
+    picks: &mut Picks,
+) -> Fallible {
+    let count = pair.model.versions(path).len() as i64;
     let shape = pair.model.shape(path).unwrap().clone();
     let all: Vec<i64> = (1..=count).collect();
     let mut points = vec![ModelAsOf::Head];
@@ -180,7 +191,12 @@ async fn check_versions(pair: &Pair, store: &Store, path: &str) -> Fallible {
 }
 
 /// The options of a read, alone and together.
-async fn check_options(pair: &Pair, store: &Store, path: &str, picks: &mut Picks) -> Fallible {
+pub(crate) async fn check_options(
+    pair: &Pair,
+    store: &Store,
+    path: &str,
+    picks: &mut Picks,
+) -> Fallible {
     if pair.model.versions(path).is_empty() {
         return Ok(());
     }
@@ -308,25 +324,33 @@ fn any_history_of_one_writer_alone_reads_back_as_the_model_says() {
 }
 
 /// Series of one kind of time at `/g/0.series`, `/g/1.series` …, with conditions to ask by.
-type Questions = (SeriesSpec, Vec<(usize, bool)>, Vec<Batch>, Vec<Condition>, u64);
+pub(crate) type Questions = (SeriesSpec, Vec<(usize, bool)>, Vec<Batch>, Vec<Condition>, u64);
 
-fn questions(series: std::ops::Range<usize>, versions: usize) -> impl Strategy<Value = Questions> {
+pub(crate) fn questions(
+    series: std::ops::Range<usize>,
+    versions: usize,
+) -> impl Strategy<Value = Questions> {
     let batch =
         (0_u8..8, generate::batches()).prop_map(|(path, rows)| Batch { path, spec: 0, rows });
     let kinds = vec((0_usize..=2, any::<bool>()), series);
     (specs(), kinds, vec(batch, 2..versions), vec(conditions(), 5), any::<u64>())
 }
 
-fn question_path(index: usize) -> String {
+pub(crate) fn question_path(index: usize) -> String {
     format!("/g/{index}.series")
+}
+
+/// The kinds of the series of the questions.
+pub(crate) fn specs_of((base, kinds, ..): &Questions) -> Vec<SeriesSpec> {
+    let spec_of =
+        |(keys, dedup): &(usize, bool)| SeriesSpec { keys: *keys, dedup: *dedup, ..*base };
+    kinds.iter().map(spec_of).collect()
 }
 
 /// A store with the series and versions of the questions; versions come in calls of one to three.
 async fn ask(questions: &Questions) -> Fallible<(Pair, Vec<SeriesSpec>)> {
-    let (base, kinds, batches, _, seed) = questions;
-    let spec_of =
-        |(keys, dedup): &(usize, bool)| SeriesSpec { keys: *keys, dedup: *dedup, ..*base };
-    let specs: Vec<SeriesSpec> = kinds.iter().map(spec_of).collect();
+    let (.., batches, _, seed) = questions;
+    let specs = specs_of(questions);
     let mut pair = Pair::create(Place::memory(), specs.clone(), *seed).await?;
     for index in 0..specs.len() {
         pair.create_series_at(&question_path(index), index).await?;
@@ -350,14 +374,14 @@ fn passing(condition: &Condition, spec: &SeriesSpec, rows: &[VersionedRow]) -> V
 }
 
 /// One condition on one series, asked in every way.
-async fn check_condition(
+pub(crate) async fn check_condition(
     pair: &Pair,
+    store: &Store,
     path: &str,
     spec: &SeriesSpec,
     condition: &Condition,
     picks: &mut Picks,
 ) -> Fallible {
-    let store = pair.handle(false);
     let shape = spec.shape();
     let sql_where = condition.sql(spec);
     let head = pair.model.read(path, ModelAsOf::Head, TimeRange::ALL).at("model")?;
@@ -418,7 +442,7 @@ async fn check_condition(
     same(format!("{path} as of v{version} in {range:?} where {sql_where}"), &expected, &found)
 }
 
-async fn check_aggregates(
+pub(crate) async fn check_aggregates(
     store: &Store,
     path: &str,
     spec: &SeriesSpec,
@@ -466,7 +490,8 @@ fn sql_answers_any_condition_as_the_model_does() {
             let all = pair.model.read(&path, ModelAsOf::Head, TimeRange::ALL).at("model")?;
             check_aggregates(pair.handle(true), &path, &specs[0], "true", &plain(&all)).await?;
             for condition in &questions.3 {
-                check_condition(&pair, &path, &specs[0], condition, &mut picks).await?;
+                check_condition(&pair, pair.handle(false), &path, &specs[0], condition, &mut picks)
+                    .await?;
             }
             Ok(())
         })
@@ -540,55 +565,60 @@ fn a_glob_is_the_union_of_its_series() {
     property(20, questions(2..4, 10), |questions| {
         runtime.block_on(async {
             let (pair, specs) = ask(&questions).await?;
-            if pair.model.write_times().is_empty() {
-                return Ok(());
-            }
-            let store = pair.handle(true);
-            // Keys and dedup differ from series to series; times and columns do not.
-            let spec = specs[0];
-            let shape = spec.shape();
-            let times =
-                |rows: &[Row]| rows.iter().map(|row| shape.time_of(row)).collect::<Vec<_>>();
-            let mut picks = Picks::new(questions.4);
-            for condition in &questions.3 {
-                let holds = |row: &Row| condition.holds(&spec, row) == Some(true);
-                let sql_where = condition.sql(&spec);
-                let expected = glob_rows(&pair, ModelAsOf::Head, TimeRange::ALL, holds)?;
-                let statement =
-                    format!("SELECT * FROM series('/g/*.series') WHERE {sql_where} ORDER BY ts");
-                let found = sql(store, &statement).await?;
-                same(&statement, &sorted(expected.clone()), &sorted(found.clone()))?;
-                if !times(&found).is_sorted() {
-                    return Err(format!("{statement}: {:?}", times(&found)));
-                }
-                let one = question_path(picks.below(specs.len()));
-                let of_one = |row: &Row| row.last().and_then(Cell::as_text) == Some(&one);
-                let count = expected.iter().filter(|row| of_one(row)).count();
-                let statement = format!(
-                    "SELECT count(*) FROM series('/g/*') WHERE _path = '{one}' AND ({sql_where})"
-                );
-                let count = vec![vec![Cell::Int(i64::try_from(count).unwrap())]];
-                same(&statement, &count, &sql(store, &statement).await?)?;
-
-                let moments = pair.model.write_times();
-                let moment = moments[picks.below(moments.len())];
-                let as_of = ModelAsOf::Time(moment);
-                let everything = glob_rows(&pair, as_of, TimeRange::ALL, |_| true)?;
-                let range = ranges(&mut picks, &everything, |row| shape.nanos_of(row), 1)[1];
-                let expected = glob_rows(&pair, as_of, range, |_| true)?;
-                let options =
-                    ReadOptions::default().with_as_of(store_as_of(as_of)).with_range(range);
-                let found =
-                    rows(store.root().read_series_with_options("/g/**", &options).await).await?;
-                let what = format!("/g/** as of {moment} in {range:?}");
-                same(&what, &sorted(expected), &sorted(found.clone()))?;
-                if !times(&found).is_sorted() {
-                    return Err(format!("{what}: {:?}", times(&found)));
-                }
-            }
-            Ok(())
+            check_globs(&pair, pair.handle(true), &specs, &questions).await
         })
     });
+}
+
+/// The conditions, asked of all series together.
+pub(crate) async fn check_globs(
+    pair: &Pair,
+    store: &Store,
+    specs: &[SeriesSpec],
+    questions: &Questions,
+) -> Fallible {
+    if pair.model.write_times().is_empty() {
+        return Ok(());
+    }
+    // Keys and dedup differ from series to series; times and columns do not.
+    let spec = specs[0];
+    let shape = spec.shape();
+    let times = |rows: &[Row]| rows.iter().map(|row| shape.time_of(row)).collect::<Vec<_>>();
+    let mut picks = Picks::new(questions.4);
+    for condition in &questions.3 {
+        let holds = |row: &Row| condition.holds(&spec, row) == Some(true);
+        let sql_where = condition.sql(&spec);
+        let expected = glob_rows(pair, ModelAsOf::Head, TimeRange::ALL, holds)?;
+        let statement =
+            format!("SELECT * FROM series('/g/*.series') WHERE {sql_where} ORDER BY ts");
+        let found = sql(store, &statement).await?;
+        same(&statement, &sorted(expected.clone()), &sorted(found.clone()))?;
+        if !times(&found).is_sorted() {
+            return Err(format!("{statement}: {:?}", times(&found)));
+        }
+        let one = question_path(picks.below(specs.len()));
+        let of_one = |row: &Row| row.last().and_then(Cell::as_text) == Some(&one);
+        let count = expected.iter().filter(|row| of_one(row)).count();
+        let statement =
+            format!("SELECT count(*) FROM series('/g/*') WHERE _path = '{one}' AND ({sql_where})");
+        let count = vec![vec![Cell::Int(i64::try_from(count).unwrap())]];
+        same(&statement, &count, &sql(store, &statement).await?)?;
+
+        let moments = pair.model.write_times();
+        let moment = moments[picks.below(moments.len())];
+        let as_of = ModelAsOf::Time(moment);
+        let everything = glob_rows(pair, as_of, TimeRange::ALL, |_| true)?;
+        let range = ranges(&mut picks, &everything, |row| shape.nanos_of(row), 1)[1];
+        let expected = glob_rows(pair, as_of, range, |_| true)?;
+        let options = ReadOptions::default().with_as_of(store_as_of(as_of)).with_range(range);
+        let found = rows(store.root().read_series_with_options("/g/**", &options).await).await?;
+        let what = format!("/g/** as of {moment} in {range:?}");
+        same(&what, &sorted(expected), &sorted(found.clone()))?;
+        if !times(&found).is_sorted() {
+            return Err(format!("{what}: {:?}", times(&found)));
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -883,6 +913,17 @@ fn a_series_first_loaded_while_others_commit_misses_no_version() {
 /// Files of several row groups and many pages: pruning inside a file must not lose a row either.
 #[test]
 fn large_files_answer_ranges_and_conditions_as_the_model_does() {
+    large_appends_answer_as_the_model_does(3);
+}
+
+/// Pieces in memory of many batches, which are cut into parts for several cores.
+#[test]
+fn large_hot_pieces_answer_ranges_and_conditions_as_the_model_does() {
+    large_appends_answer_as_the_model_does(1);
+}
+
+/// The first `cold` appends lie in files, the others in memory.
+fn large_appends_answer_as_the_model_does(cold: usize) {
     const ROWS: i64 = 150_000;
     let spec = SeriesSpec { keys: 1, dedup: true, ..SeriesSpec::plain() };
     let batch = |shift: i64, step: i64| {
@@ -901,18 +942,26 @@ fn large_files_answer_ranges_and_conditions_as_the_model_does() {
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, c)| (name, c, true))).unwrap()
     };
     runtime().block_on(async {
-        let store = Store::create("memory://").await.unwrap();
-        let root = store.root();
-        root.create_series("/s", options_of(&spec)).await.unwrap();
+        let store = Store::builder("memory://").with_partitions(4).create().await.unwrap();
+        store.root().create_series("/s", options_of(&spec)).await.unwrap();
         let mut model = Model::new();
-        for (shift, step) in [(0, 2), (100_001, 2), (60_000, 4)] {
+        let mut pieces = Vec::new();
+        let mut time = WriteTime::MIN;
+        for (number, (shift, step)) in [(0, 2), (100_001, 2), (60_000, 4)].into_iter().enumerate() {
             let batch = batch(shift, step);
-            let receipt = root.append_series_data("/s", &batch, None).await.unwrap();
+            if number < cold {
+                let receipt = store.root().append_series_data("/s", &batch, None).await.unwrap();
+                time = receipt.write_time.unwrap();
+            } else {
+                time = WriteTime::from_micros(time.micros() + 1);
+                pieces.push(("/s".to_owned(), vec![(batch.clone(), time)]));
+            }
             let rows = rows_of(&batch).unwrap();
             // Every row of an append has a time of its own.
-            let time = receipt.write_time.unwrap().micros();
-            model.append_unique("/s", &spec.shape(), &rows, time).unwrap();
+            model.append_unique("/s", &spec.shape(), &rows, time.micros()).unwrap();
         }
+        let store = store.with_hot_versions(&pieces).await.unwrap();
+        let root = store.root();
         let all = plain(&model.read("/s", ModelAsOf::Head, TimeRange::ALL).unwrap());
         for sql_where in [
             "part = 3",

@@ -12,10 +12,10 @@ use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
     AppendReceipt, Clock, Env, ErrorKind, Mode, SeriesAppend, SeriesExt, SeriesOptions,
-    SeriesStream, SqlStream, Store, StoreBuilder, TransactionId,
+    SeriesStream, SqlStream, Store, StoreBuilder, TransactionId, WriteTime,
 };
 use tidelog_testkit::generate::{Batch, Op, RawRow, SeriesSpec, Step, TimeKind};
-use tidelog_testkit::{Model, ModelError, Row, SimClock, rows_of};
+use tidelog_testkit::{Model, ModelError, Row, Shape, SimClock, rows_of};
 use tokio::runtime::Runtime;
 
 /// What a check says: nothing, or what was wrong.
@@ -301,6 +301,29 @@ impl Pair {
         let results = self.handle(false).root().append_many(appends.collect()).await;
         let results = results.at("append_many")?;
         self.settle_all(&calls, &results)
+    }
+
+    /// The store with the appends of each call in memory, as one piece, and not in files.
+    pub(crate) async fn append_hot(
+        &mut self,
+        calls: Vec<Vec<(String, usize, &[RawRow])>>,
+    ) -> Fallible<Store> {
+        let mut pieces = Vec::new();
+        for call in calls {
+            let mut appends = Vec::new();
+            for (path, tag, raw) in call.iter().filter(|(_, _, raw)| !raw.is_empty()) {
+                let (spec, time) = (self.specs[*tag], self.last_write + 1);
+                let shape = Shape { tag: *tag, ..spec.shape() };
+                self.model.append(path, &shape, &spec.rows(raw), time).at("model")?;
+                self.last_write = time;
+                let batch = spec.batch(raw).at("making a batch")?;
+                appends.push((batch, WriteTime::from_micros(time)));
+            }
+            if let Some((path, ..)) = call.first().filter(|_| !appends.is_empty()) {
+                pieces.push((path.clone(), appends));
+            }
+        }
+        self.handle(false).with_hot_versions(&pieces).await.at("hot rows")
     }
 
     /// Settles the results of one call in the order of their write times: series of one call may

@@ -153,7 +153,7 @@ impl Queries {
         pattern: &PathPattern,
         options: &ReadOptions,
     ) -> Result<ReadPlan, Error> {
-        let head = self.engine().head().await?;
+        let head = self.head().await?;
         let views = self.engine().series_matching(&head, pattern, &options.as_of).await?;
         let range = options.range.unwrap_or(TimeRange::ALL);
         let (total_versions, time_range) = covered(&views, range);

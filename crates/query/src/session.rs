@@ -18,7 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt};
 use tidelog_core::FileId;
-use tidelog_store::Engine;
+use tidelog_store::{Engine, Head};
 use url::Url;
 
 use crate::catalog::StoreCatalog;
@@ -98,6 +98,8 @@ pub struct Queries {
     /// What every statement runs with.
     context: Arc<TaskContext>,
     url: ObjectStoreUrl,
+    /// What is read, if it is not the newest state.
+    pinned: Option<Head>,
 }
 
 impl Queries {
@@ -116,7 +118,23 @@ impl Queries {
             .with_analyzer_rules(analyzer_rules())
             .build();
         let context = state.task_ctx();
-        Ok(Self { engine, state: Arc::new(state), idle: Arc::default(), context, url })
+        let (state, idle) = (Arc::new(state), Arc::default());
+        Ok(Self { engine, state, idle, context, url, pinned: None })
+    }
+
+    /// The same queries, all of which read `head`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pinned_to(&self, head: Head) -> Self {
+        Self { pinned: Some(head), ..self.clone() }
+    }
+
+    /// What a read or statement that begins now sees.
+    pub(crate) async fn head(&self) -> Result<Head, Error> {
+        match &self.pinned {
+            Some(head) => Ok(head.clone()),
+            None => Ok(self.engine.head().await?),
+        }
     }
 
     /// The store underneath.
@@ -145,7 +163,7 @@ impl Queries {
     /// Plans one statement.
     async fn plan(&self, sql: &str, policy: SqlPolicy) -> Result<Arc<dyn ExecutionPlan>, Error> {
         limits::check(sql)?;
-        let head = self.engine.head().await?;
+        let head = self.head().await?;
         let statement =
             self.state.sql_to_statement(sql, &self.state.config_options().sql_parser.dialect)?;
         let calls = functions::calls(&statement)?;
@@ -170,11 +188,7 @@ impl Queries {
     }
 
     /// The session of one statement: names resolve in `head`, and it starts now.
-    fn statement_state(
-        &self,
-        head: tidelog_store::Head,
-        resolved: functions::Resolved,
-    ) -> SessionState {
+    fn statement_state(&self, head: Head, resolved: functions::Resolved) -> SessionState {
         let catalogs = MemoryCatalogProviderList::new();
         let catalog = StoreCatalog::new(self.clone(), head);
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));

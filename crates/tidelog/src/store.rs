@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tidelog_core::{
     Env, ErrorKind, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
@@ -436,6 +437,24 @@ impl Store {
 
     pub(crate) fn queries(&self) -> &Queries {
         &self.queries
+    }
+
+    /// The same store, whose reads see these appends to series that exist as well, one piece in
+    /// memory for each of the lists: for tests of what reads such pieces.
+    ///
+    /// # Errors
+    /// As an append.
+    #[doc(hidden)]
+    pub async fn with_hot_versions(
+        &self,
+        pieces: &[(String, Vec<(RecordBatch, WriteTime)>)],
+    ) -> Result<Self> {
+        let mut head = self.engine().head().await?;
+        for (path, appends) in pieces {
+            let path = TreePath::parse(path)?;
+            head = self.engine().with_hot_versions(&head, &path, appends).await?;
+        }
+        Ok(Self { queries: self.queries.pinned_to(head), ..self.clone() })
     }
 
     /// The root as a working directory.

@@ -2,10 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `by_hand` | hot rows without a writer, for tests |
 //! | `file` | [`HotFile`]: sorted rows that are planned and read as a file is |
 //! | `series` | [`HotSeries`]: the versions of one series, and their rows in few pieces |
 //! | `state` | [`HotState`]: all that is hot, as immutable data that clones cheaply |
 
+mod by_hand;
 mod file;
 mod series;
 mod state;
