@@ -187,7 +187,7 @@ async fn columns_of_rows_in_memory_are_united_by_name() -> Result<()> {
         "SELECT * FROM series('/g/*') WHERE only > 50 OR count = 5",
         "SELECT count(*), max(time), min(time) FROM series('/g/*') WHERE _path = '/g/two'",
         "SELECT _path, count * 2, upper(text) FROM series('/g/*') WHERE time >= '1970-01-01T00:00:00.035Z'",
-        "SELECT *, __version FROM series_versions('/g/two') WHERE __version = 2",
+        "SELECT * FROM series_versions('/g/two') WHERE __version = 2",
         "SELECT count(*) FROM series('/g/one', 'v1')",
         "SELECT a.count, b.only FROM \"/g/one\" a JOIN \"/g/two\" b ON a.text = b.text WHERE a.count = 39",
     ] {

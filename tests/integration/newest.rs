@@ -1,6 +1,6 @@
 //! Queries for the newest rows of each key: what the scan leaves out never shows.
 //!
-//! Random series with nulls in keys, ties, files that overlap and filters are asked twice, with and
+//! Random series with nulls in keys, ties, files that overlap, rows in memory and filters are asked twice, with and
 //! without pruning by keys, and compared with what a loop over the rows finds.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use tidelog::arrow::array::{
 use tidelog::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use tidelog::arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidelog::object_store::memory::InMemory;
-use tidelog::{SeriesExt, Store};
+use tidelog::{SeriesExt, Store, WriteTime};
 
 use crate::support::{Context, Fallible, property, runtime, same};
 
@@ -28,6 +28,8 @@ struct Case {
     partitions: usize,
     above: i64,
     until: i64,
+    /// From which append on rows lie in memory.
+    hot_from: usize,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -41,8 +43,15 @@ fn cases() -> impl Strategy<Value = Case> {
             (other, rows.into_iter().map(late).collect())
         },
     );
-    (prop::collection::vec(append, 1..7), 1..4_usize, 0..6_i64, 0..60_i64)
-        .prop_map(|(appends, partitions, above, until)| Case { appends, partitions, above, until })
+    (prop::collection::vec(append, 1..7), 1..4_usize, 0..6_i64, 0..60_i64, 1..8_usize).prop_map(
+        |(appends, partitions, above, until, hot_from)| Case {
+            appends,
+            partitions,
+            above,
+            until,
+            hot_from,
+        },
+    )
 }
 
 fn batch(rows: &[Row]) -> Result<RecordBatch> {
@@ -85,13 +94,21 @@ async fn stores(case: &Case) -> Fallible<(Store, Store)> {
             .with_partitions(case.partitions)
     };
     let pruning = builder().create().await.at("creating")?;
-    for (other, rows) in &case.appends {
+    let (mut made, mut pieces) = ([false; 2], Vec::new());
+    for (number, (other, rows)) in case.appends.iter().enumerate() {
         let path = if *other { "/other" } else { "/s" };
         let batch = batch(rows).at("making a batch")?;
-        pruning.root().append_series_data(path, &batch, Some("time")).await.at("appending")?;
+        // Only what exists can have rows in memory.
+        if std::mem::replace(&mut made[usize::from(*other)], true) && number >= case.hot_from {
+            let time = WriteTime::from_micros(i64::MAX / 2 + i64::try_from(number).at("time")?);
+            pieces.push((path.to_owned(), vec![(batch, time)]));
+        } else {
+            pruning.root().append_series_data(path, &batch, Some("time")).await.at("appending")?;
+        }
     }
     let plain = builder().with_key_pruning(false).open().await.at("opening")?;
-    Ok((pruning, plain))
+    let hot = async |store: Store| store.with_hot_versions(&pieces).await.at("hot rows");
+    Ok((hot(pruning).await?, hot(plain).await?))
 }
 
 /// Statements whose answers ties cannot change.

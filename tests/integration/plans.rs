@@ -16,7 +16,9 @@ use tidelog::arrow::array::{
 };
 use tidelog::arrow::datatypes::Int64Type;
 use tidelog::object_store::memory::InMemory;
-use tidelog::{AsOf, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store, Version};
+use tidelog::{
+    AsOf, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store, Version, WriteTime,
+};
 use tidelog_storage::CountingStore;
 use tidelog_storage::counting::Operation;
 
@@ -45,6 +47,23 @@ impl Fixture {
             fixture.append("/s", &rows(hour * HOUR, 60, HOUR / 60)?).await?;
         }
         Ok(fixture)
+    }
+
+    /// The same, of which only the first hours lie in files, and each later one in a piece in memory.
+    async fn hourly_but_hot_from(hot: i64) -> Result<Self> {
+        let fixture = Self::new().await?;
+        let mut pieces = Vec::new();
+        for hour in 0..10 {
+            let batch = rows(hour * HOUR, 60, HOUR / 60)?;
+            if hour < hot {
+                fixture.append("/s", &batch).await?;
+            } else {
+                let time = WriteTime::from_micros(i64::MAX / 2 + hour);
+                pieces.push(("/s".to_owned(), vec![(batch, time)]));
+            }
+        }
+        let store = fixture.store.with_hot_versions(&pieces).await?;
+        Ok(Self { store, ..fixture })
     }
 
     async fn append(&self, path: &str, batch: &RecordBatch) -> Result<()> {
@@ -338,6 +357,68 @@ async fn now_is_the_time_of_the_statement_and_chooses_files() -> Result<()> {
     assert_eq!(fixture.opened(), (0, 0));
     let same = fixture.sql("SELECT CAST(now() = now() AS BIGINT)").await?;
     assert_eq!(number(&same, 0), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_over_files_and_memory_is_chained_without_sort_or_merge() -> Result<()> {
+    let fixture = Fixture::hourly_but_hot_from(5).await?;
+    fixture.opened();
+    let range = "time >= '1970-01-01T03:30:00Z' AND time < '1970-01-01T06:30:00Z'";
+    let statement = format!("SELECT * FROM \"/s\" WHERE {range} ORDER BY time");
+    let batches = fixture.sql(&statement).await?;
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 180);
+    assert_eq!(fixture.opened(), (2, 2));
+    let plan = fixture.plan(&statement).await?;
+    assert!(!plan.contains("Sort") && !plan.contains("merge"), "{plan}");
+    assert_snapshot!("half_hot_range", plan);
+    // A piece that overlaps a file is merged with it as a file would be.
+    let late = vec![(rows(2 * HOUR + HOUR / 2, 60, HOUR / 60)?, WriteTime::from_micros(i64::MAX))];
+    let store = fixture.store.with_hot_versions(&[("/s".to_owned(), late)]).await?;
+    let late = Fixture { store, ..fixture };
+    let plan = late.plan("SELECT * FROM \"/s\" ORDER BY time").await?;
+    assert!(!plan.contains("Sort") && plan.contains("merge=1x2"), "{plan}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_memory_costs_no_request() -> Result<()> {
+    let fixture = Fixture::hourly_but_hot_from(5).await?;
+    fixture.opened();
+    let answer = fixture.sql("SELECT count(*), min(time), max(time) FROM \"/s\"").await?;
+    assert_eq!(number(&answer, 0), 600);
+    let filter = "time >= '1970-01-01T04:30:00Z' AND time <= '1970-01-01T07:29:00Z'";
+    let count = format!("SELECT count(*), max(time) FROM \"/s\" WHERE {filter}");
+    assert_eq!(number(&fixture.sql(&count).await?, 0), 180);
+    assert_eq!(fixture.opened().0, 1);
+    assert_snapshot!("half_hot_count", fixture.plan(&count).await?);
+    for statement in [
+        "SELECT time, value FROM \"/s\" ORDER BY time DESC LIMIT 5",
+        "SELECT time FROM \"/s\" WHERE value > 10 ORDER BY time DESC LIMIT 5",
+        "SELECT sum(value) FROM \"/s\" WHERE time > '1970-01-01T05:10:00Z'",
+        "SELECT DISTINCT ON (host) * FROM \"/s\" WHERE time > '1970-01-01T05:10:00Z' \
+         ORDER BY host, time DESC",
+    ] {
+        assert!(!fixture.sql(statement).await?.is_empty());
+        assert_eq!(fixture.opened().0, 0, "{statement}");
+    }
+    assert_snapshot!(
+        "half_hot_newest_rows",
+        fixture.plan("SELECT time, value FROM \"/s\" ORDER BY time DESC LIMIT 5").await?
+    );
+    let newest = "SELECT DISTINCT ON (host) * FROM \"/s\" ORDER BY host, time DESC";
+    assert_snapshot!("half_hot_newest_of_keys", fixture.plan(newest).await?);
+    let hot = "SELECT value FROM \"/s\" WHERE time > '1970-01-01T08:10:00Z'";
+    assert_snapshot!("all_hot", fixture.plan(hot).await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn analysis_counts_the_rows_that_come_from_memory() -> Result<()> {
+    let fixture = Fixture::hourly_but_hot_from(5).await?;
+    let statement = "EXPLAIN ANALYZE SELECT value FROM \"/s\" WHERE time >= '1970-01-01T09:30:00Z'";
+    let plan = format!("{:?}", fixture.sql(statement).await?);
+    assert!(plan.contains("output_rows=30") && plan.contains("hot_rows_scanned=30"), "{plan}");
     Ok(())
 }
 

@@ -391,7 +391,7 @@ impl Pair {
         let mut shape = spec.shape();
         shape.tag = tag;
         let time = found.as_ref().ok().and_then(|receipt| receipt.write_time);
-        let time = time.map_or(self.last_write, tidelog::WriteTime::micros);
+        let time = time.map_or(self.last_write, WriteTime::micros);
         let expected = self.model.append(path, &shape, &spec.rows(raw), time);
         let Some(version) = agree(&expected, found)? else { return Ok(None) };
         let Ok(receipt) = found else { return Ok(None) };
@@ -469,7 +469,7 @@ impl Pair {
     async fn repeat(&mut self, store: &Store) -> Fallible {
         let Some((append, receipt)) = self.last.clone() else { return Ok(()) };
         let path = receipt.path.to_string();
-        let time = receipt.write_time.map(tidelog::WriteTime::micros);
+        let time = receipt.write_time.map(WriteTime::micros);
         let still_there =
             self.model.versions(&path).iter().any(|version| Some(version.write_time) == time);
         if !still_there {

@@ -61,7 +61,8 @@ pub(crate) struct Hot {
 
 impl fmt::Display for Hot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pieces {} rows", self.pieces, self.rows)
+        let pieces = if self.pieces == 1 { "piece" } else { "pieces" };
+        write!(f, "{} {pieces} {} rows", self.pieces, self.rows)
     }
 }
 
