@@ -150,7 +150,7 @@ fn statements(case: &Case) -> Vec<String> {
 
 #[test]
 fn pruning_by_keys_changes_no_answer() {
-    property(8, cases(), |case| {
+    property(12, cases(), |case| {
         runtime().block_on(async {
             let (pruning, plain) = stores(&case).await?;
             if !case.appends.iter().any(|(other, _)| !other) {

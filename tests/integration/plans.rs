@@ -15,6 +15,7 @@ use tidelog::arrow::array::{
     TimestampMicrosecondArray,
 };
 use tidelog::arrow::datatypes::Int64Type;
+use tidelog::arrow::util::pretty::pretty_format_batches;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
     AsOf, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store, Version, WriteTime,
@@ -383,6 +384,7 @@ async fn a_range_over_files_and_memory_is_chained_without_sort_or_merge() -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lies_in_memory_costs_no_request() -> Result<()> {
+    let cold = Fixture::hourly().await?;
     let fixture = Fixture::hourly_but_hot_from(5).await?;
     fixture.opened();
     let answer = fixture.sql("SELECT count(*), min(time), max(time) FROM \"/s\"").await?;
@@ -398,9 +400,13 @@ async fn what_lies_in_memory_costs_no_request() -> Result<()> {
         "SELECT sum(value) FROM \"/s\" WHERE time > '1970-01-01T05:10:00Z'",
         "SELECT DISTINCT ON (host) * FROM \"/s\" WHERE time > '1970-01-01T05:10:00Z' \
          ORDER BY host, time DESC",
+        "SELECT host, max(time) FROM \"/s\" WHERE time > '1970-01-01T05:10:00Z' \
+         AND time < '1970-01-01T08:30:00Z' GROUP BY host ORDER BY host",
     ] {
-        assert!(!fixture.sql(statement).await?.is_empty());
+        let found = pretty_format_batches(&fixture.sql(statement).await?)?.to_string();
         assert_eq!(fixture.opened().0, 0, "{statement}");
+        let expected = pretty_format_batches(&cold.sql(statement).await?)?.to_string();
+        assert_eq!(expected, found, "{statement}");
     }
     assert_snapshot!(
         "half_hot_newest_rows",
