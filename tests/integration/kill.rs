@@ -20,7 +20,9 @@ use tidelog::object_store::ObjectStore;
 use tidelog::{AppendReceipt, Mode, SeriesAppend, SeriesExt, Store, TransactionId};
 use tidelog_storage::DurableLocal;
 use tidelog_testkit::crash::CRASH_AT;
-use tidelog_testkit::{AbortingFileSystem, Cell, Fault, FaultError, FaultStore, crash_point};
+use tidelog_testkit::{
+    Cell, Fault, FaultError, FaultFileSystem, FaultStore, FileFault, crash_point,
+};
 
 use crate::support::{Context, Fallible, same, sql};
 
@@ -115,7 +117,8 @@ async fn open_faulty(directory: &str) -> Store {
     }
     if let Ok(at) = std::env::var(ABORT_WAL_AT) {
         let (when, nth) = at.split_once(':').unwrap();
-        let files = AbortingFileSystem::new(nth.parse().unwrap(), when == "after");
+        let fault = FileFault::Abort { after: when == "after" };
+        let files = FaultFileSystem::new(nth.parse().unwrap(), fault);
         builder = builder.with_wal_file_system(Arc::new(files));
     }
     builder.with_partitions(1).open_or_create().await.unwrap()

@@ -8,6 +8,7 @@ use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use tidelog::{
     Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TransactionId,
 };
+use tidelog_testkit::{FaultFileSystem, FileFault};
 
 use crate::support::rows;
 
@@ -201,4 +202,78 @@ async fn many_tasks_append_while_generations_are_flushed() {
     assert!(store.tiers().unwrap().flushes > 1);
     store.close().await.unwrap();
     assert_eq!(store.statistics().await.unwrap().rows, 4_000);
+}
+
+/// Each change of the files of the log ahead fails, once or for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_fails_loses_nothing_that_it_has_acknowledged() {
+    const EIO: i32 = 5;
+    const ENOSPC: i32 = 28;
+    for (errno, for_good) in [(EIO, false), (EIO, true), (ENOSPC, false), (ENOSPC, true)] {
+        for nth in 1.. {
+            let what = format!("errno {errno}, for good {for_good}, change {nth}");
+            if !fails_at(nth, FileFault::Errno { errno, for_good }, &what).await {
+                assert!(nth > 15, "{what}: the log made too few changes");
+                break;
+            }
+        }
+    }
+}
+
+/// Whether the log came to its n-th change.
+async fn fails_at(nth: u64, fault: FileFault, what: &str) -> bool {
+    let directory = TempDir::new().unwrap();
+    builder(directory.path()).create().await.unwrap();
+    let files = FaultFileSystem::new(nth, fault);
+    let store = builder(directory.path())
+        .with_mode(Mode::Exclusive)
+        .with_hot_max(30, 1 << 20)
+        .with_wal_file_system(Arc::new(files.clone()));
+    let store = store.open().await.unwrap();
+    let (mut acked, mut unknown) = (Vec::new(), Vec::new());
+    for i in 0..12_i64 {
+        let id = TransactionId::from_uuid(uuid::Uuid::from_u128(i.unsigned_abs().into()));
+        let one = append("/a.series", i * 100, 10).with_transaction(id);
+        match store.root().append_series_data_with_options(one).await {
+            Ok(_) => acked.push(id),
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => unknown.push(id),
+            Err(_) => {}
+        }
+        if i == 6 {
+            // What fails here stays in the log ahead.
+            let _ = store.flush().await;
+        }
+    }
+    // It stays readable, whatever has become of its log.
+    if !acked.is_empty() {
+        let seen = store.versions("/a.series").await.unwrap();
+        assert!(acked.iter().all(|id| seen.iter().any(|v| v.transaction == *id)), "{what}");
+    }
+    drop(store);
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/b.series", 0, 1)).await.unwrap();
+    let found = match store.versions("/a.series").await {
+        Ok(found) => found,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{what}: {error}");
+            Vec::new()
+        }
+    };
+    for id in &acked {
+        assert_eq!(
+            found.iter().filter(|v| v.transaction == *id).count(),
+            1,
+            "{what}: {id} is lost"
+        );
+    }
+    for version in &found {
+        let id = version.transaction;
+        assert!(acked.contains(&id) || unknown.contains(&id), "{what}: {id} was refused");
+    }
+    assert_eq!(count_or_none(&store, "/a.series").await, found.len() * 10, "{what}");
+    files.changes() >= nth
+}
+
+async fn count_or_none(store: &Store, path: &str) -> usize {
+    if store.list(path).await.unwrap().is_empty() { 0 } else { count(store, path).await }
 }

@@ -2,12 +2,12 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`fault_fs`] | [`FaultFileSystem`]: the machine's files, whose n-th change goes wrong |
 //! | [`faults`] | [`FaultStore`]: an object store that fails, delays and loses answers by script or by seed |
 //! | [`s3`] | [`TestS3`]: an S3 server in this process, over real sockets, that fails by script or by seed |
 //! | [`sim_fs`] | [`SimFileSystem`]: files in memory that fail on demand, and all that a power cut may leave |
 //! | [`mod@env`] | [`SimClock`] and [`SeededRandomness`] behind the seams of `tidelog-core` |
 //! | [`generate`] | proptest strategies for series, rows, batches, conditions and histories |
-//! | [`abort_fs`] | [`AbortingFileSystem`]: files at whose n-th change the process dies |
 //! | [`cell`] | rows as plain values that compare and print |
 //! | [`model`] | [`Model`]: the naive in-memory store that says what every read must yield |
 //! | [`crash`] | [`crash_point!`]: named places at which a process can be made to die |
@@ -15,19 +15,19 @@
 //! What is *not* here: anything that knows the engine. The model shares no code with it, so that a
 //! mistake has to be made twice to go unseen.
 
-pub mod abort_fs;
 pub mod cell;
 pub mod crash;
 pub mod env;
+pub mod fault_fs;
 pub mod faults;
 pub mod generate;
 pub mod model;
 pub mod s3;
 pub mod sim_fs;
 
-pub use abort_fs::AbortingFileSystem;
 pub use cell::{Cell, CellError, Row, rows_of};
 pub use env::{SeededRandomness, SimClock};
+pub use fault_fs::{FaultFileSystem, FileFault};
 pub use faults::{Fault, FaultError, FaultStore};
 pub use model::{Model, ModelAsOf, ModelError, Shape};
 pub use s3::{Failure, HttpFault, S3Operation, TestS3};

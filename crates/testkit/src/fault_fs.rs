@@ -1,4 +1,4 @@
-//! A file system at whose n-th change the process dies.
+//! The operating system's files, whose n-th change goes wrong.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,10 +9,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tidelog_storage::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
 
-/// The operating system's files, with a process that aborts, as if it had been killed, before or
-/// after its n-th change of them.
+/// What happens at a change of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFault {
+    /// The process aborts, as if it had been killed: before the change, or after it took effect.
+    Abort {
+        /// After the change.
+        after: bool,
+    },
+    /// The change is not made and answers with this error number, and so do all after it if `for_good`.
+    Errno {
+        /// The error number.
+        errno: i32,
+        /// Whether all changes after it fail, too.
+        for_good: bool,
+    },
+}
+
+/// The operating system's files, whose n-th change goes wrong.
 #[derive(Debug, Clone)]
-pub struct AbortingFileSystem {
+pub struct FaultFileSystem {
     inner: OsFileSystem,
     fuse: Arc<Fuse>,
 }
@@ -21,33 +37,45 @@ pub struct AbortingFileSystem {
 struct Fuse {
     passed: AtomicU64,
     nth: u64,
-    after: bool,
+    fault: FileFault,
 }
 
 impl Fuse {
     fn around<T>(&self, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let now = self.passed.fetch_add(1, Ordering::SeqCst) + 1 == self.nth;
-        if now && !self.after {
-            std::process::abort();
+        let number = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
+        let now = number == self.nth;
+        match self.fault {
+            FileFault::Abort { after } if now => {
+                if after {
+                    // What it answers is heard by nobody.
+                    let _ = change();
+                }
+                std::process::abort();
+            }
+            FileFault::Errno { errno, for_good } if now || for_good && number > self.nth => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => change(),
         }
-        let done = change();
-        if now {
-            std::process::abort();
-        }
-        done
     }
 }
 
-impl AbortingFileSystem {
-    /// Aborts at the `nth` change, counted from 1: before it, or after it has taken effect.
+impl FaultFileSystem {
+    /// Files whose `nth` change, counted from 1, goes wrong.
     #[must_use]
-    pub fn new(nth: u64, after: bool) -> Self {
-        let fuse = Fuse { passed: AtomicU64::new(0), nth, after };
+    pub fn new(nth: u64, fault: FileFault) -> Self {
+        let fuse = Fuse { passed: AtomicU64::new(0), nth, fault };
         Self { inner: OsFileSystem, fuse: Arc::new(fuse) }
     }
+
+    /// How many changes there have been.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.fuse.passed.load(Ordering::SeqCst)
+    }
 }
 
-impl FileSystem for AbortingFileSystem {
+impl FileSystem for FaultFileSystem {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.fuse.around(|| self.inner.create_dir(path))
     }
@@ -78,12 +106,12 @@ impl FileSystem for AbortingFileSystem {
 
     fn create_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
         let inner = self.fuse.around(|| self.inner.create_append(path))?;
-        Ok(Box::new(AbortingFile { inner, fuse: Arc::clone(&self.fuse) }))
+        Ok(Box::new(FaultFile { inner, fuse: Arc::clone(&self.fuse) }))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
         let inner = self.inner.open_append(path)?;
-        Ok(Box::new(AbortingFile { inner, fuse: Arc::clone(&self.fuse) }))
+        Ok(Box::new(FaultFile { inner, fuse: Arc::clone(&self.fuse) }))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
@@ -104,12 +132,12 @@ impl FileSystem for AbortingFileSystem {
 }
 
 #[derive(Debug)]
-struct AbortingFile {
+struct FaultFile {
     inner: Box<dyn AppendFile>,
     fuse: Arc<Fuse>,
 }
 
-impl AppendFile for AbortingFile {
+impl AppendFile for FaultFile {
     fn append(&mut self, parts: &[Bytes]) -> io::Result<()> {
         self.fuse.around(|| self.inner.append(parts))
     }
