@@ -1,5 +1,7 @@
 //! Changes of the tree, checked one after the other against the tree that they lead to.
 
+use std::sync::Arc;
+
 use tidelog_core::{CommitVersion, Env, NodeId, TreePath, WriteTime};
 use tidelog_oplog::{EntryType, Tree, TreeOp, TreeRow};
 
@@ -66,15 +68,15 @@ impl TreeDraft {
                 if found.id == node && found.schema.is_none() =>
             {
                 self.push(TreeOp::Set, node, EntryType::FileSeries, path, |row| {
-                    row.schema = Some(schema.columns().clone());
-                    row.options = Some(options.clone());
+                    row.schema = Some(Arc::clone(schema.columns()));
+                    row.options = Some(Arc::clone(options));
                 })
             }
             (TargetState::Absent(schema, options), None) => {
                 self.create_parents(path)?;
                 self.push(TreeOp::Create, node, EntryType::FileSeries, path, |row| {
-                    row.schema = Some(schema.columns().clone());
-                    row.options = Some(options.clone());
+                    row.schema = Some(Arc::clone(schema.columns()));
+                    row.options = Some(Arc::clone(options));
                 })
             }
             _ => Err(Rejected::Stale),
