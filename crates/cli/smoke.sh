@@ -17,7 +17,7 @@ end() {
 }
 trap end EXIT
 cd "$work" || exit 1
-unset TIDELOG_STORE TIDELOG_MODE TIDELOG_CACHE TIDELOG_CACHE_SIZE RUST_LOG
+unset TIDELOG_STORE TIDELOG_MODE TIDELOG_WAL_DIR TIDELOG_CACHE TIDELOG_CACHE_SIZE RUST_LOG
 checks=0
 failures=0
 
@@ -301,17 +301,72 @@ expect 2 log --follow --since -1
 
 # --- modes ---------------------------------------------------------------------------------------
 expect 0 --mode shared ls
-expect 7 --mode exclusive ls
-has err 'write-ahead log'
-expect 7 --mode exclusive --store unmade init
-expect 7 --mode exclusive demo unmade
-expect 7 --mode exclusive fsck
-checks=$((checks + 1))
-[ ! -e unmade ] || fail 'a mode that is refused must not write'
+expect 0 --mode exclusive ls
+expect 0 --mode exclusive fsck
 expect 2 --mode both ls
-export TIDELOG_MODE=exclusive
-expect 7 stats
-expect 0 --mode shared stats
+export TIDELOG_STORE=$work/alone TIDELOG_MODE=exclusive
+expect 0 init
+checks=$((checks + 1))
+[ ! -e alone/_wal ] || fail 'a store is taken at the first write'
+expect 0 series append /s one.csv two.csv
+has out 'one.csv: v1, 2 rows, sync'
+expect 0 --json series append /s one.csv
+has out '"durability":"sync"'
+expect 3 series append /s one.csv word.csv
+has out 'one.csv: v4'
+expect 0 --mode shared series append /s two.csv
+has out 'two.csv: v5, 2 rows, committed'
+expect 0 mkdir /a
+expect 0 series create /a/t
+expect 0 mv /a /b
+expect 0 --mode shared rm -r /b
+expect 0 sql "INSERT INTO \"/s\" (time, v) VALUES ('2024-02-01T00:00:00Z', 7)"
+expect 0 --mode shared mkdir /c
+expect 0 stats
+expect 0 fsck --deep
+expect 0 sql 'SELECT count(*) AS n FROM "/s"' --format csv
+is out 'n
+11'
+expect 0 demo alone-demo
+expect 0 --mode shared --store alone-demo mkdir /d
+
+# hold STDIN ARGS…: a process that takes the store with a thousand files and waits for standard input;
+# the caller holds the other end as descriptor 9.
+hold() {
+    rm -f fifo
+    mkfifo fifo
+    # shellcheck disable=SC2046
+    "$program" "$@" series append /held $(yes one.csv | head -1000) - <fifo >held.out 2>held.err &
+    holder=$!
+    exec 9>fifo
+    for _ in $(seq 300); do
+        "$program" --mode shared "$@" mkdir /probe >out 2>err
+        [ $? -eq 6 ] && return
+        "$program" --mode shared "$@" rm /probe >out 2>err
+        sleep 0.1
+    done
+    fail 'a writer takes the store'
+}
+hold
+expect 6 --mode shared series append /s one.csv
+has err "process $holder"
+expect 6 series append /s one.csv
+has err "process $holder"
+expect 6 --json mv /s /t
+has err '"kind":"conflict"'
+expect 0 series query /s --limit 1
+kill -9 "$holder"
+exec 9>&-
+wait "$holder" 2>/dev/null
+expect 0 sql 'SELECT count(*) AS n FROM "/held"' --format csv
+is out 'n
+2000'
+expect 0 --mode shared series append /held one.csv
+has out 'v1001, 2 rows, committed'
+expect 0 sql 'SELECT count(*) AS n FROM "/held"' --format csv
+is out 'n
+2002'
+expect 0 fsck --deep
 unset TIDELOG_MODE
 
 # --- a bucket -------------------------------------------------------------------------------------
@@ -338,6 +393,11 @@ expect 0 series query /s --as-of v1 --format csv --columns v
 is out 'v
 1.0
 ""'
+expect 7 --mode exclusive mkdir /a/b
+has err 'local disk'
+expect 0 --mode exclusive --wal-dir bucket-wal series append /alone one.csv
+has out 'v1, 2 rows, sync'
+expect 0 rm /alone
 expect 0 mkdir /a/b
 expect 0 mv /s /a/s
 expect 0 ls '/**'

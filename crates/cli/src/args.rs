@@ -71,6 +71,11 @@ pub(crate) struct Globals {
         default_value_t = Mode::Shared, value_name = "MODE"
     )]
     pub(crate) mode: Mode,
+    /// Where the write-ahead log of `--mode exclusive` lies: a directory on a local disk, beside the
+    /// files of a store in a directory by default. Readers name it too, to see what a writer has left
+    /// that died
+    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_WAL_DIR", value_name = "DIR")]
+    pub(crate) wal_dir: Option<OsString>,
     /// Trace what is done, to stderr (RUST_LOG says more precisely what)
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
@@ -81,7 +86,8 @@ pub(crate) struct Globals {
 pub(crate) enum Mode {
     /// Any number of processes
     Shared,
-    /// This one alone, through a write-ahead log; not in this build
+    /// This one alone: an append is synced to a write-ahead log and written to files when the
+    /// command ends. Others that write are refused meanwhile
     Exclusive,
 }
 

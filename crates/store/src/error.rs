@@ -172,7 +172,7 @@ pub enum Error {
     /// There is no place for a write-ahead log.
     #[error(
         "one writer alone needs a write-ahead log on a local disk, and the store is not on one; name \
-         a directory for the log, or open the store in shared mode"
+         a directory for the log (`--wal-dir`), or open the store in shared mode"
     )]
     NoWalDirectory,
     /// No thread could be started.
@@ -185,8 +185,8 @@ pub enum Error {
     },
     /// Another writer has the store for itself.
     #[error(
-        "the store is written by {epoch} alone; write through that, close it, or take the store over \
-         if it is gone for good"
+        "the store is written by {epoch} alone; write through that or close it; if it has died, write \
+         from its machine, which brings in what its write-ahead log holds"
     )]
     Claimed {
         /// Who and since when.
@@ -195,7 +195,7 @@ pub enum Error {
     /// The store was taken over while this handle had it for itself.
     #[error(
         "the store has been taken over by another writer; what this one has acknowledged and not \
-         written to files is in its write-ahead log {wal}: `tidelog wal recover` appends it anew"
+         written to files is only in its write-ahead log {wal}: keep that, and append it anew"
     )]
     Fenced {
         /// The id of the write-ahead log.

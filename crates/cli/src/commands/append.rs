@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tidelog::{AppendReceipt, ErrorKind, SeriesAppend, SeriesExt, Store, WorkingDirectory};
 
 use crate::args::{AppendArgs, Globals};
-use crate::commands::{open, upkeep};
+use crate::commands::{open, settle};
 use crate::error::{Error, Result};
 use crate::input::{Expected, InputFile};
 use crate::output;
@@ -41,7 +41,7 @@ pub(super) async fn append(globals: &Globals, args: &AppendArgs) -> Result<()> {
     };
     let outcome = appender.append_all(&files).await;
     let told = tell(globals, &appender);
-    upkeep(&store).await;
+    settle(&store).await;
     outcome.map_err(|source| match files.len() {
         1 => source,
         files => Error::Append { stored: appender.stored.len(), files, source: Box::new(source) },
@@ -178,7 +178,7 @@ fn receipt_line(file: &str, receipt: &AppendReceipt) -> String {
     match receipt.version {
         Some(version) => {
             let rows = if receipt.rows == 1 { "row" } else { "rows" };
-            format!("{file}: {version}, {} {rows}\n", grouped(receipt.rows))
+            format!("{file}: {version}, {} {rows}, {}\n", grouped(receipt.rows), receipt.durability)
         }
         None => format!("{file}: no rows, nothing stored\n"),
     }
@@ -191,5 +191,6 @@ fn receipt_json(file: &str, receipt: &AppendReceipt) -> Value {
         "rows": receipt.rows,
         "write_time": receipt.write_time.map(|time| time.to_string()),
         "transaction_id": receipt.transaction.to_string(),
+        "durability": receipt.durability.to_string(),
     })
 }

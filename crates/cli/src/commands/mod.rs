@@ -7,6 +7,8 @@ mod query;
 mod store;
 mod tree;
 
+use std::io::Write;
+
 use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
 
 use crate::args::{Cli, Command, CreateArgs, Globals, Mode, SeriesCommand};
@@ -33,7 +35,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
         Command::Sql { statement, output } => query::sql(globals, statement, &output).await,
         Command::Demo { dir } => {
-            let builder = Store::builder(&dir).with_mode(mode(globals));
+            let builder = with_mode(Store::builder(&dir), globals);
             demo::run(builder, &dir, globals.json).await
         }
     }
@@ -49,8 +51,7 @@ fn location(globals: &Globals) -> Result<&str> {
 /// How to open or make the store.
 fn builder(globals: &Globals) -> Result<StoreBuilder> {
     // A command ends before a background task would have begun.
-    let mut builder = Store::builder(location(globals)?)
-        .with_mode(mode(globals))
+    let mut builder = with_mode(Store::builder(location(globals)?), globals)
         .with_upkeep(UpkeepMode::OnRequest);
     for option in &globals.storage_options {
         // The option is not repeated: its value may be a secret.
@@ -68,10 +69,15 @@ fn builder(globals: &Globals) -> Result<StoreBuilder> {
     Ok(builder)
 }
 
-fn mode(globals: &Globals) -> tidelog::Mode {
-    match globals.mode {
+/// Who may write meanwhile, and where the log for that lies.
+fn with_mode(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
+    let builder = builder.with_mode(match globals.mode {
         Mode::Shared => tidelog::Mode::Shared,
         Mode::Exclusive => tidelog::Mode::Exclusive,
+    });
+    match globals.wal_dir.as_ref().filter(|path| !path.is_empty()) {
+        Some(directory) => builder.with_wal_directory(directory),
+        None => builder,
     }
 }
 
@@ -96,9 +102,21 @@ fn no_store(error: tidelog::Error, location: &str) -> Error {
     }
 }
 
-/// One step of upkeep, if the log needs it, after a write has been acknowledged. The write stands
-/// whatever becomes of it.
-async fn upkeep(store: &Store) {
+/// What follows a write, be it acknowledged or refused: gives the store back, if this process has it
+/// alone, and does one step of upkeep, if the log needs it. The write stands whatever becomes of
+/// either.
+pub(crate) async fn settle(store: &Store) {
+    if let Err(error) = store.close().await {
+        let error = Error::from(error);
+        // Where stderr cannot be written, the next writer brings it in all the same.
+        drop(writeln!(
+            std::io::stderr(),
+            "warning: the store was not given back: {}; what was acknowledged is in the write-ahead \
+             log, and whoever writes next brings it in",
+            error.line()
+        ));
+        return;
+    }
     if let Err(error) = store.maintain_step().await {
         tracing::warn!(%error, "the log could not be merged; `tidelog maintain` says more");
     }
@@ -137,8 +155,9 @@ async fn create(globals: &Globals, args: CreateArgs) -> Result<()> {
         options = options.with_time_unit(unit);
     }
     let store = open(globals).await?;
-    store.root().create_series(&args.path, options).await?;
-    upkeep(&store).await;
+    let created = store.root().create_series(&args.path, options).await;
+    settle(&store).await;
+    created?;
     let document = serde_json::json!({ "created": args.path });
     tell(globals, &format!("created {}", args.path), &document)
 }

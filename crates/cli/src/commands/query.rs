@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-use tidelog::{AsOf, Env, EventTime, ReadOptions, SeriesExt, SqlPolicy, TimeRange};
+use tidelog::{AsOf, Env, EventTime, ReadOptions, SeriesExt, SqlPolicy, Store, TimeRange};
 
 use crate::args::{Globals, OutputArgs, QueryArgs};
-use crate::commands::open;
+use crate::commands::{open, settle};
 use crate::error::{Error, Result};
 use crate::output;
 
@@ -22,8 +22,26 @@ pub(super) async fn query(globals: &Globals, args: &QueryArgs) -> Result<()> {
 pub(super) async fn sql(globals: &Globals, statement: String, args: &OutputArgs) -> Result<()> {
     let statement = if statement == "-" { statement_from_stdin().await? } else { statement };
     let store = open(globals).await?;
+    let outcome = run_sql(&store, &statement, globals, args).await;
+    settle_if_claimed(&store).await;
+    outcome
+}
+
+/// A query writes nothing, and what it has read is not worth a step of upkeep.
+async fn settle_if_claimed(store: &Store) {
+    if store.tiers().is_some() {
+        settle(store).await;
+    }
+}
+
+async fn run_sql(
+    store: &Store,
+    statement: &str,
+    globals: &Globals,
+    args: &OutputArgs,
+) -> Result<()> {
     // Whoever runs the program could do with files what a statement can.
-    let rows = store.sql_with_policy(&statement, SqlPolicy::Unrestricted).await?;
+    let rows = store.sql_with_policy(statement, SqlPolicy::Unrestricted).await?;
     let schema = rows.schema();
     output::write_rows(rows, schema, args, globals.json).await
 }

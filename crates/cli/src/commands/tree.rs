@@ -4,29 +4,32 @@ use serde_json::{Value, json};
 use tidelog::{Entry, EntryType, SeriesDescription, Store};
 
 use crate::args::Globals;
-use crate::commands::{open, range_json, range_words, tell, tree_path, upkeep};
+use crate::commands::{open, range_json, range_words, settle, tell, tree_path};
 use crate::error::Result;
 use crate::output;
 use crate::progress::{grouped, size};
 
 pub(super) async fn mkdir(globals: &Globals, path: &str) -> Result<()> {
     let store = open(globals).await?;
-    store.create_directory(tree_path(path)).await?;
-    upkeep(&store).await;
+    let done = store.create_directory(tree_path(path)).await;
+    settle(&store).await;
+    done?;
     tell(globals, &format!("created {path}"), &json!({ "created": path }))
 }
 
 pub(super) async fn mv(globals: &Globals, from: &str, to: &str) -> Result<()> {
     let store = open(globals).await?;
-    store.rename(tree_path(from), tree_path(to)).await?;
-    upkeep(&store).await;
+    let done = store.rename(tree_path(from), tree_path(to)).await;
+    settle(&store).await;
+    done?;
     tell(globals, &format!("moved {from} to {to}"), &json!({ "moved": { "from": from, "to": to } }))
 }
 
 pub(super) async fn rm(globals: &Globals, path: &str, recursive: bool) -> Result<()> {
     let store = open(globals).await?;
-    store.remove(tree_path(path), recursive).await?;
-    upkeep(&store).await;
+    let done = store.remove(tree_path(path), recursive).await;
+    settle(&store).await;
+    done?;
     tell(globals, &format!("removed {path}"), &json!({ "removed": path }))
 }
 

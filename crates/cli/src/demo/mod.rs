@@ -16,6 +16,7 @@ use tidelog::{
     StoreBuilder, TimeRange, Version, WorkingDirectory,
 };
 
+use crate::commands::settle;
 use crate::demo::data::Weather;
 use crate::demo::story::Story;
 use crate::error::{Error, Result};
@@ -46,6 +47,12 @@ WHERE time_hour BETWEEN '2013-07-04T00:00:00Z' AND '2013-07-06T23:59:59Z'"#;
 pub(crate) async fn run(builder: StoreBuilder, dir: &str, json: bool) -> Result<()> {
     let mut story = Story::new(json);
     let store = create(builder, dir, &mut story).await?;
+    let told = tell(&store, dir, story, json).await;
+    settle(&store).await;
+    told
+}
+
+async fn tell(store: &Store, dir: &str, mut story: Story, json: bool) -> Result<()> {
     let weather = Weather::load()?;
     let root = store.root();
     create_series(&root, &mut story).await?;
@@ -54,9 +61,9 @@ pub(crate) async fn run(builder: StoreBuilder, dir: &str, json: bool) -> Result<
     let range = july_days()?;
     let now = query_range(&root, range, &mut story).await?;
     query_as_of(&root, range, &now, &mut story).await?;
-    let pruned = explain(&store, &mut story).await?;
-    months(&store, &mut story).await?;
-    plot_days(&store, &mut story).await?;
+    let pruned = explain(store, &mut story).await?;
+    months(store, &mut story).await?;
+    plot_days(store, &mut story).await?;
     if json {
         return output::print_json(&json!({
             "store": dir,

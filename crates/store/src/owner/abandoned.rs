@@ -54,7 +54,11 @@ pub(crate) async fn read(
         if !is_dead(&options, &directory) {
             return Ok(None);
         }
-        let reading = tidelog_wal::read(Arc::clone(&options.file_system), &directory)?;
+        let reading = match tidelog_wal::read(Arc::clone(&options.file_system), &directory) {
+            // The owner has its log ahead elsewhere.
+            Err(tidelog_wal::Error::NoLog { .. }) => return Ok(None),
+            reading => reading?,
+        };
         if reading.id() != wal {
             return Ok(None);
         }
