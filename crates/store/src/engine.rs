@@ -289,6 +289,10 @@ impl Engine {
         self.owner_now().map(|owner| owner.statistics())
     }
 
+    pub(crate) fn tier_options(&self) -> &TierOptions {
+        &self.inner.tier
+    }
+
     pub(crate) fn new_transaction(&self) -> TransactionId {
         TransactionId::random(self.env().randomness.as_ref())
     }

@@ -13,7 +13,9 @@
 //! | [`changes`] | versions as they land |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
 //! | [`names`] | which objects never change |
+//! | [`tiers`] | how much is in memory and in the write-ahead log |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
+//! | [`wal_check`] | a write-ahead log looked at, and cut |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
 //!
 //! Invariants:
@@ -37,8 +39,10 @@ pub mod names;
 pub mod owner;
 pub mod pages;
 pub mod series_schema;
+pub mod tiers;
 pub mod upkeep;
 pub mod view;
+pub mod wal_check;
 
 mod commit;
 mod conform;
@@ -57,5 +61,8 @@ pub use head::Head;
 pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierOptions, TierStatistics, WalDurability};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
+pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
+pub use tiers::{TierOwner, Tiers};
 pub use upkeep::{Maintained, UpkeepMode};
 pub use view::SeriesView;
+pub use wal_check::{WalRepair, WalReport, inspect_wal, repair_wal};

@@ -46,7 +46,7 @@ pub use error::{Damage, Error};
 pub use format::FORMAT_VERSION;
 pub use options::WalOptions;
 pub use payload::Payload;
-pub use read::{Reading, Report, SegmentReport, Tail, inspect, is_locked, read};
+pub use read::{Reading, Report, SegmentReport, Tail, inspect, is_locked, log_id, read};
 pub use records::{Record, Records};
 pub use repair::{Repaired, repair};
 pub use tidelog_core::WalId;

@@ -71,6 +71,17 @@ pub fn is_locked(fs: &dyn FileSystem, directory: &Path) -> Result<Option<Holder>
     holder_of(fs, directory)
 }
 
+/// The id of the log in `directory`.
+///
+/// # Errors
+/// [`Error::NoLog`], [`Error::Damaged`], [`Error::Io`].
+pub fn log_id(fs: &dyn FileSystem, directory: &Path) -> Result<WalId, Error> {
+    match Listing::of_log(fs, directory)?.has_id {
+        true => read_id(fs, directory),
+        false => Err(Error::NoLog { directory: directory.to_owned() }),
+    }
+}
+
 /// What [`inspect`] finds.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@
 //! | `record` | what the log ahead keeps of an append |
 //! | `shared` | the hot state, limits, who waits for whom |
 //! | `flush` | from memory to files and one commit |
+//! | `gauge` | the numbers, for other processes |
 //!
 //! ```text
 //! append ─▶ record ─▶ synced ─▶ hot, acknowledged ─▶ sealed ─▶ files ─▶ one commit ─▶ record released
@@ -20,16 +21,17 @@
 pub(crate) mod abandoned;
 mod claim;
 mod flush;
+pub(crate) mod gauge;
 mod record;
 mod sequencer;
 mod shared;
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use serde::{Deserialize, Serialize};
 use tidelog_storage::{FileSystem, OsFileSystem};
 use tidelog_wal::WalOptions;
 use tokio::sync::{Semaphore, oneshot};
@@ -102,7 +104,7 @@ impl Default for TierOptions {
 }
 
 /// How much is where, and what has been done, since the store was claimed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TierStatistics {
     /// Rows in memory that are not in files.
@@ -135,6 +137,9 @@ pub(crate) struct Owner {
     messages: mpsc::Sender<Message>,
     queued: Arc<Semaphore>,
     flushing: AbortHandle,
+    publishing: AbortHandle,
+    /// Where the log ahead lies.
+    directory: PathBuf,
     writer: Writer,
     own: OwnEpoch,
     epoch: uuid::Uuid,
@@ -144,6 +149,7 @@ pub(crate) struct Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.flushing.abort();
+        self.publishing.abort();
         self.shared.fail(&Error::Closed);
         // The receiver is gone only if the thread is.
         let _ = self.messages.send(Message::Stop);
@@ -181,9 +187,23 @@ impl Owner {
             .map_err(|error| Error::Thread { reason: error.to_string() })?;
         let flushing =
             tokio::spawn(flusher.run(Arc::clone(&shared), messages.clone())).abort_handle();
+        let publishing = gauge::publish(Arc::clone(&shared), epoch, directory.to_owned());
+        let publishing = tokio::spawn(publishing).abort_handle();
+        let directory = directory.to_owned();
         let queued = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
         let (own, thread) = (own.clone(), Mutex::new(Some(thread)));
-        Ok(Self { shared, messages, queued, flushing, writer, own, epoch, thread })
+        Ok(Self {
+            shared,
+            messages,
+            queued,
+            flushing,
+            publishing,
+            directory,
+            writer,
+            own,
+            epoch,
+            thread,
+        })
     }
 
     /// All that is hot now.
@@ -244,20 +264,7 @@ impl Owner {
     }
 
     pub(crate) fn statistics(&self) -> TierStatistics {
-        let (hot, counters) = (self.hot(), &self.shared.counters);
-        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        TierStatistics {
-            hot_rows: hot.rows(),
-            hot_versions: hot.version_count(),
-            hot_bytes: hot.bytes(),
-            wal_bytes: get(&counters.wal_bytes),
-            appends: get(&counters.appends),
-            appended_rows: get(&counters.appended_rows),
-            syncs: get(&counters.syncs),
-            flushes: get(&counters.flushes),
-            flushed_rows: get(&counters.flushed_rows),
-            waits: get(&counters.waits),
-        }
+        self.shared.statistics()
     }
 
     fn take_thread(&self) -> Option<std::thread::JoinHandle<()>> {
@@ -276,9 +283,14 @@ impl Owner {
         let _ = self.messages.send(Message::Stop);
         drop(paused);
         self.flushing.abort();
+        self.publishing.abort();
         let thread = self.take_thread();
+        let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
         // The lock of the log ahead is free once its thread has ended.
-        let joined = tokio::task::spawn_blocking(move || thread.map(std::thread::JoinHandle::join));
+        let joined = tokio::task::spawn_blocking(move || {
+            gauge::remove(shared.options.file_system.as_ref(), &directory);
+            thread.map(std::thread::JoinHandle::join)
+        });
         joined.await.map(|_| ()).map_err(|_| Error::Closed)
     }
 }

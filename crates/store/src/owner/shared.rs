@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidelog_core::Env;
 use tokio::sync::{Notify, watch};
 
-use super::TierOptions;
+use super::{TierOptions, TierStatistics};
 use crate::error::Error;
 use crate::hot::{Generation, HotState};
 
@@ -81,6 +81,23 @@ impl Shared {
     /// All that is hot now.
     pub(crate) fn hot(&self) -> HotState {
         self.lock().hot.clone()
+    }
+
+    pub(crate) fn statistics(&self) -> TierStatistics {
+        let (hot, counters) = (self.hot(), &self.counters);
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TierStatistics {
+            hot_rows: hot.rows(),
+            hot_versions: hot.version_count(),
+            hot_bytes: hot.bytes(),
+            wal_bytes: get(&counters.wal_bytes),
+            appends: get(&counters.appends),
+            appended_rows: get(&counters.appended_rows),
+            syncs: get(&counters.syncs),
+            flushes: get(&counters.flushes),
+            flushed_rows: get(&counters.flushed_rows),
+            waits: get(&counters.waits),
+        }
     }
 
     /// Why nothing is taken any more, if so.
