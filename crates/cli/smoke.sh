@@ -330,13 +330,13 @@ is out 'n
 expect 0 demo alone-demo
 expect 0 --mode shared --store alone-demo mkdir /d
 
-# hold STDIN ARGS…: a process that takes the store with a thousand files and waits for standard input;
+# hold STDIN ARGS…: a process that takes the store with two thousand files and waits for standard input;
 # the caller holds the other end as descriptor 9.
 hold() {
     rm -f fifo
     mkfifo fifo
     # shellcheck disable=SC2046
-    "$program" "$@" series append /held $(yes one.csv | head -1000) - <fifo >held.out 2>held.err &
+    "$program" "$@" series append /held $(yes one.csv | head -2000) - <fifo >held.out 2>held.err &
     holder=$!
     exec 9>fifo
     for _ in $(seq 300); do
@@ -347,7 +347,28 @@ hold() {
     done
     fail 'a writer takes the store'
 }
+expect 0 tiers
+has out 'nobody'
+expect 0 wal inspect
+has out 'the end is clean'
+has out '0 records are not committed yet'
+expect 0 wal repair
+has out 'nothing is damaged'
 hold
+sleep 2
+expect 0 tiers
+has out "process $holder"
+has out 'appends/sync'
+expect 0 --json tiers
+has out '"owner_state":"living"'
+expect 0 sql 'SELECT tier, appends, owner FROM tidelog.tiers' --format csv
+has out "hot,2000,process $holder"
+interrupted 3 tiers --watch
+has out "process $holder"
+expect 0 --json wal inspect
+has out "process $holder"
+expect 6 wal repair
+has err "process $holder"
 expect 6 --mode shared series append /s one.csv
 has err "process $holder"
 expect 6 series append /s one.csv
@@ -358,14 +379,38 @@ expect 0 series query /s --limit 1
 kill -9 "$holder"
 exec 9>&-
 wait "$holder" 2>/dev/null
+expect 0 tiers
+has out 'dead: process'
+expect 0 wal inspect
+has out 'not open'
+cp -r alone alone-broken
+segment=$(find alone-broken/_wal -name '*.wal' | sort | head -1)
+printf '\377\377\377\377' | dd of="$segment" bs=1 seek=200 conv=notrunc 2>dd.err
+expect 8 --store alone-broken wal inspect
+has out 'damaged: byte'
+has out 'tidelog wal repair'
+expect 8 --json --store alone-broken wal inspect
+has out '"state":"damaged"'
+expect 8 --store alone-broken mkdir /d
+has err 'tidelog wal inspect'
+expect 0 --store alone-broken wal repair
+has out 'put aside: '
+has out 'are lost to the log'
+expect 0 --store alone-broken wal inspect
+has out 'the end is clean'
+expect 0 --store alone-broken mkdir /d
+expect 4 --store missing wal inspect
+expect 4 --store empty wal repair
+expect 4 --store "$work/store" wal inspect
+has err 'no write-ahead log'
 expect 0 sql 'SELECT count(*) AS n FROM "/held"' --format csv
 is out 'n
-2000'
+4000'
 expect 0 --mode shared series append /held one.csv
-has out 'v1001, 2 rows, committed'
+has out 'v2001, 2 rows, committed'
 expect 0 sql 'SELECT count(*) AS n FROM "/held"' --format csv
 is out 'n
-2002'
+4002'
 expect 0 fsck --deep
 unset TIDELOG_MODE
 

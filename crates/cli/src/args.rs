@@ -133,6 +133,15 @@ pub(crate) enum Command {
         #[arg(long)]
         deep: bool,
     },
+    /// Look at the write-ahead log of `--mode exclusive`, or cut a damaged one
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Show how much is in memory and in the write-ahead log of the process that has the store alone
+    Tiers {
+        /// Show it again every second, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
     /// Make a directory, with its parents
     Mkdir {
         /// The path
@@ -160,7 +169,7 @@ pub(crate) enum Command {
     ///
     /// A series is a table by its quoted path: SELECT * FROM "/sensors/temperature.series". Table
     /// functions: series('/glob/*', 'as of') and series_versions('/path'). The log is the tables
-    /// tidelog.tree, tidelog.versions and tidelog.files.
+    /// tidelog.tree, tidelog.versions and tidelog.files; tidelog.tiers tells what is in memory.
     Sql {
         /// The statement; - reads it from standard input
         statement: String,
@@ -181,7 +190,7 @@ impl Command {
         match self {
             Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
             Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
-            Self::Demo { .. } | Self::Maintain { .. } => true,
+            Self::Demo { .. } | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
             Self::Sql { statement, .. } => {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())
@@ -190,9 +199,25 @@ impl Command {
             | Self::Describe { .. }
             | Self::Log(_)
             | Self::Stats
+            | Self::Tiers { .. }
+            | Self::Wal(WalCommand::Inspect)
             | Self::Fsck { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalCommand {
+    /// Tell which records it holds, how it ends, and what is not committed; nothing is written
+    ///
+    /// A torn end is what a crash leaves of records that were never synced, and is cut off when the
+    /// log is opened. Damage is anything else; the exit code is 8 then.
+    Inspect,
+    /// Cut it at the first damage, so that the store can be written again
+    ///
+    /// What is cut is put aside in files that end in .cut, and is lost to the store. A log that is
+    /// whole is left as it is.
+    Repair,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::log_tables;
 use crate::session::{LOG_SCHEMA, Queries, SERIES_SCHEMA};
 use crate::table::{SeriesTable, Shape, TextColumns};
+use crate::tiers_table;
 
 /// The store as one statement sees it.
 #[derive(Debug)]
@@ -95,14 +96,18 @@ struct LogSchema {
 #[async_trait]
 impl SchemaProvider for LogSchema {
     fn table_names(&self) -> Vec<String> {
-        log_tables::NAMES.map(str::to_owned).to_vec()
+        let names = log_tables::NAMES.into_iter().chain([tiers_table::NAME]);
+        names.map(str::to_owned).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if name == tiers_table::NAME {
+            return tiers_table::table(self.queries.engine()).await.map(Some);
+        }
         log_tables::table(name, self.queries.engine().log().clone(), self.head.snapshot().clone())
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        log_tables::NAMES.contains(&name)
+        log_tables::NAMES.contains(&name) || name == tiers_table::NAME
     }
 }

@@ -18,7 +18,7 @@
 //! | `time_filter` | ranges of event time out of filter expressions |
 //! | `round_literals` | comparisons of a time column with a finer literal |
 //! | `rules` | physical rules: aggregates answered from the log, newest rows of keys, one stream |
-//! | `catalog`, `functions`, `log_tables` | names in SQL |
+//! | `catalog`, `functions`, `log_tables`, `tiers_table` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
 //! | [`read`] | reads by options, for the Rust API and the command line |
 //!
@@ -38,6 +38,7 @@ mod log_tables;
 mod round_literals;
 mod rules;
 mod scan;
+mod tiers_table;
 mod time_filter;
 
 pub use datafusion;

@@ -6,6 +6,7 @@ use tidelog_core::Env;
 use tidelog_oplog::Snapshot;
 use tidelog_storage::FileSystem;
 use tidelog_wal::{Damage, Holder, Report, SegmentReport};
+use tokio::task::spawn_blocking;
 
 use crate::error::Error;
 use crate::owner::TierOptions;
@@ -66,12 +67,20 @@ impl TierOptions {
 }
 
 /// Says what is in the write-ahead log that `options` name; `snapshot` is the newest state of its
-/// store, if that can be read. Takes no lock, changes nothing, and blocks.
+/// store, if that can be read. Takes no lock and changes nothing.
 ///
 /// # Errors
 /// If there is no log, not even its id can be read, its format is newer, or it cannot be read. Other
 /// damage is in the report.
-pub fn inspect_wal(options: &TierOptions, snapshot: Option<&Snapshot>) -> Result<WalReport, Error> {
+pub async fn inspect_wal(
+    options: TierOptions,
+    snapshot: Option<Snapshot>,
+) -> Result<WalReport, Error> {
+    let inspected = spawn_blocking(move || inspect(&options, snapshot.as_ref()));
+    inspected.await.map_err(|_| Error::Closed)?
+}
+
+fn inspect(options: &TierOptions, snapshot: Option<&Snapshot>) -> Result<WalReport, Error> {
     let (fs, directory) = (options.file_system.as_ref(), options.directory()?);
     let log = tidelog_wal::inspect(fs, directory)?;
     Ok(WalReport {
@@ -82,11 +91,20 @@ pub fn inspect_wal(options: &TierOptions, snapshot: Option<&Snapshot>) -> Result
     })
 }
 
-/// Cuts the write-ahead log that `options` name at its first damage; what is cut is put aside. Blocks.
+/// Cuts the write-ahead log that `options` name at its first damage; what is cut is put aside.
 ///
 /// # Errors
 /// If there is no log, its owner lives, its format is newer, or it cannot be read or written.
-pub fn repair_wal(
+pub async fn repair_wal(
+    options: TierOptions,
+    env: Env,
+    snapshot: Option<Snapshot>,
+) -> Result<WalRepair, Error> {
+    let repaired = spawn_blocking(move || repair(&options, &env, snapshot.as_ref()));
+    repaired.await.map_err(|_| Error::Closed)?
+}
+
+fn repair(
     options: &TierOptions,
     env: &Env,
     snapshot: Option<&Snapshot>,
@@ -122,10 +140,8 @@ mod tests {
     #[test]
     fn records_that_are_not_covered_are_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let options = TierOptions {
-            wal_directory: Some(dir.path().to_owned()),
-            ..TierOptions::default()
-        };
+        let options =
+            TierOptions { wal_directory: Some(dir.path().to_owned()), ..TierOptions::default() };
         let mut wal = tidelog_wal::Wal::open(
             std::sync::Arc::clone(&options.file_system),
             dir.path(),
@@ -137,14 +153,14 @@ mod tests {
             (0..5).map(|_| tidelog_wal::Payload::new(bytes::Bytes::from_static(b"x"))).collect();
         wal.append(&payloads).unwrap();
         wal.sync().unwrap();
-        let mut report = inspect_wal(&options, None).unwrap();
+        let mut report = inspect(&options, None).unwrap();
         assert!(report.owner.is_some());
         assert_eq!(report.uncovered_records(), None);
         for (covered, uncovered) in [(0, 5), (3, 2), (5, 0), (9, 0)] {
             report.covered = Some(covered);
             assert_eq!(report.uncovered_records(), Some(uncovered), "{covered}");
         }
-        let refused = repair_wal(&options, &Env::default(), None).unwrap_err();
+        let refused = repair(&options, &Env::default(), None).unwrap_err();
         assert_eq!(refused.kind(), tidelog_core::ErrorKind::Conflict);
     }
 }

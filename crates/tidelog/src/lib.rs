@@ -31,6 +31,7 @@ pub mod directory;
 pub mod error;
 pub mod store;
 pub mod stream;
+pub mod wal;
 
 pub use arrow;
 pub use tidelog_query::datafusion;
@@ -51,5 +52,5 @@ pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
     AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Mode, Orphan,
-    TierStatistics, UpkeepMode, WalDurability,
+    TierOwner, TierStatistics, Tiers, UpkeepMode, WalDurability,
 };

@@ -18,12 +18,12 @@ use tidelog_storage::{
     FileSystem, Location, ReadCache, ReadCacheStatistics, StorageOptions, location,
 };
 use tidelog_store::{
-    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, TierStatistics, UpkeepMode,
-    WalDurability, fsck, names,
+    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, TierStatistics, Tiers,
+    UpkeepMode, WalDurability, WalRepair, WalReport, fsck, inspect_wal, names, repair_wal,
 };
 
 use crate::directory::WorkingDirectory;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::SqlStream;
 
 /// An open store. Cheap to clone; clones share everything.
@@ -265,6 +265,39 @@ impl StoreBuilder {
         Ok(fsck(place, &uncached.env, options).await?)
     }
 
+    /// Says what the write-ahead log of one writer alone holds and in what state it is, also if the
+    /// store is too damaged to be opened. Writes nothing; the writer may go on meanwhile.
+    ///
+    /// # Errors
+    /// If there is no store or no log, not even the log's id can be read, its format is newer, or it
+    /// cannot be read. Other damage is no error: it is in the report.
+    pub async fn inspect_wal(self) -> Result<WalReport> {
+        let (tier, opened) = (self.settled().tier, self.engine_only().await);
+        let snapshot = opened.as_ref().ok().map(|engine| engine.log().snapshot());
+        let outcome = inspect_wal(tier, snapshot).await;
+        outcome.map_err(|error| missing(error, opened))
+    }
+
+    /// Cuts the write-ahead log of one writer alone at its first damage, so that the store can be
+    /// written again. What is cut is put aside in files that end in `.cut`, beside the log. A log
+    /// that is whole is left as it is.
+    ///
+    /// # Errors
+    /// If there is no store or no log, its owner lives, its format is newer, or it cannot be read or
+    /// written.
+    pub async fn repair_wal(self) -> Result<WalRepair> {
+        let (tier, opened) = (self.settled().tier, self.engine_only().await);
+        let snapshot = opened.as_ref().ok().map(|engine| engine.log().snapshot());
+        let outcome = repair_wal(tier, self.env.clone(), snapshot).await;
+        outcome.map_err(|error| missing(error, opened))
+    }
+
+    /// The store without SQL and cache.
+    async fn engine_only(&self) -> Result<Engine> {
+        let (place, _) = self.place(Location::open)?;
+        Ok(Engine::open(place, self.env.clone(), &self.settled()).await?)
+    }
+
     /// The object store, and the cache in front of it that it may have become.
     fn place(
         &self,
@@ -304,6 +337,18 @@ impl StoreBuilder {
 
     fn finish(self, engine: Engine, read_cache: Option<ReadCache>) -> Result<Store> {
         Ok(Store { queries: Queries::try_new(engine, &self.queries)?, read_cache })
+    }
+}
+
+/// Where there is no store either, that is what is told.
+fn missing(error: tidelog_store::Error, opened: Result<Engine>) -> Error {
+    match opened {
+        Err(no_store)
+            if error.kind() == ErrorKind::NotFound && no_store.kind() == ErrorKind::NotFound =>
+        {
+            no_store
+        }
+        _ => error.into(),
     }
 }
 
@@ -474,7 +519,7 @@ impl Store {
     /// Runs one SQL statement under the restricted policy: queries, `EXPLAIN` and `INSERT INTO` a
     /// series. A series is a table by its quoted path; `series('/glob/*', 'as of')` and
     /// `series_versions('/path')` are table functions; the log is `tidelog.tree`,
-    /// `tidelog.versions` and `tidelog.files`.
+    /// `tidelog.versions` and `tidelog.files`; `tidelog.tiers` says how much of it is in memory.
     ///
     /// # Errors
     /// If the statement is too large, not allowed, wrong, or names what is not there.
@@ -578,6 +623,16 @@ impl Store {
     #[must_use]
     pub fn tiers(&self) -> Option<TierStatistics> {
         self.engine().tiers()
+    }
+
+    /// How much is in memory and in the write-ahead log: of this handle at this moment, if it has
+    /// claimed the store for itself, or else as the process says that has, once a second, as far as
+    /// its write-ahead log's directory can be seen here. `tidelog.tiers` in SQL is the same.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn tiers_seen(&self) -> Result<Tiers> {
+        Ok(self.engine().tiers_seen().await?)
     }
 
     /// What is at the paths that match, in order of path.

@@ -5,13 +5,15 @@ mod fsck;
 mod log;
 mod query;
 mod store;
+mod tiers;
 mod tree;
+mod wal;
 
 use std::io::Write;
 
 use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
 
-use crate::args::{Cli, Command, CreateArgs, Globals, Mode, SeriesCommand};
+use crate::args::{Cli, Command, CreateArgs, Globals, Mode, SeriesCommand, WalCommand};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::output;
@@ -30,6 +32,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Rm { recursive, path } => tree::rm(globals, &path, recursive).await,
         Command::Log(args) => log::log(globals, &args).await,
         Command::Fsck { deep } => fsck::fsck(globals, deep).await,
+        Command::Wal(WalCommand::Inspect) => wal::inspect(globals).await,
+        Command::Wal(WalCommand::Repair) => wal::repair(globals).await,
+        Command::Tiers { watch } => tiers::tiers(globals, watch).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
@@ -51,8 +56,8 @@ fn location(globals: &Globals) -> Result<&str> {
 /// How to open or make the store.
 fn builder(globals: &Globals) -> Result<StoreBuilder> {
     // A command ends before a background task would have begun.
-    let mut builder = with_mode(Store::builder(location(globals)?), globals)
-        .with_upkeep(UpkeepMode::OnRequest);
+    let mut builder =
+        with_mode(Store::builder(location(globals)?), globals).with_upkeep(UpkeepMode::OnRequest);
     for option in &globals.storage_options {
         // The option is not repeated: its value may be a secret.
         let (name, value) = option

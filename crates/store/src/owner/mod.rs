@@ -129,6 +129,14 @@ pub struct TierStatistics {
     pub waits: u64,
 }
 
+impl TierStatistics {
+    /// How many versions shared a sync of the write-ahead log, on average; `None` before the first.
+    #[must_use]
+    pub fn appends_per_sync(&self) -> Option<f64> {
+        (self.syncs > 0).then(|| self.appends as f64 / self.syncs as f64)
+    }
+}
+
 /// The store as its one writer has it. Dropped, it stops: what it has acknowledged is in the log
 /// ahead, and whoever claims the store next brings it in.
 #[derive(Debug)]

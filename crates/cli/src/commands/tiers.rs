@@ -1,0 +1,108 @@
+//! What the process that has the store alone keeps above its files.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidelog::{TierOwner, TierStatistics, Tiers};
+
+use crate::args::Globals;
+use crate::commands::open;
+use crate::error::Result;
+use crate::output;
+use crate::progress::{grouped, size};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) async fn tiers(globals: &Globals, watch: bool) -> Result<()> {
+    let store = open(globals).await?;
+    loop {
+        let tiers = store.tiers_seen().await?;
+        if globals.json {
+            output::print_json(&document(&tiers))?;
+        } else {
+            output::print(&words(&tiers))?;
+        }
+        if !watch {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn words(tiers: &Tiers) -> String {
+    let owner = match &tiers.owner {
+        TierOwner::Nobody => {
+            return "nobody has the store alone; all of it is in files\n".to_owned();
+        }
+        TierOwner::Dead(_) => {
+            format!("{}; whoever writes next brings in what it left", tiers.owner)
+        }
+        owner => owner.to_string(),
+    };
+    match &tiers.statistics {
+        Some(known) => {
+            format!("{}{owner}, as of {} ms ago\n", table(known), tiers.age.as_millis())
+        }
+        None => format!("{owner}; its numbers are not to be seen here\n"),
+    }
+}
+
+fn table(known: &TierStatistics) -> String {
+    let header = [
+        "tier",
+        "rows",
+        "versions",
+        "size",
+        "log ahead",
+        "appends",
+        "syncs",
+        "appends/sync",
+        "flushes",
+        "waits",
+    ];
+    let row = vec![
+        "hot".to_owned(),
+        grouped(known.hot_rows),
+        grouped(known.hot_versions),
+        size(known.hot_bytes),
+        size(known.wal_bytes),
+        grouped(known.appends),
+        grouped(known.syncs),
+        known.appends_per_sync().map(|mean| format!("{mean:.1}")).unwrap_or_default(),
+        grouped(known.flushes),
+        grouped(known.waits),
+    ];
+    output::columns(Some(&header), &[row], &[1, 2, 3, 4, 5, 6, 7, 8, 9])
+}
+
+fn document(tiers: &Tiers) -> Value {
+    let state = match tiers.owner {
+        TierOwner::Nobody => "none",
+        TierOwner::ThisHandle | TierOwner::Living(_) => "living",
+        TierOwner::Dead(_) => "dead",
+        _ => "unknown",
+    };
+    let owned = tiers.owner != TierOwner::Nobody;
+    let numbers = tiers.statistics.map(|known| {
+        json!({
+            "tier": "hot",
+            "rows": known.hot_rows,
+            "versions": known.hot_versions,
+            "bytes": known.hot_bytes,
+            "wal_bytes": known.wal_bytes,
+            "appends": known.appends,
+            "appended_rows": known.appended_rows,
+            "syncs": known.syncs,
+            "appends_per_sync": known.appends_per_sync(),
+            "flushes": known.flushes,
+            "flushed_rows": known.flushed_rows,
+            "waits": known.waits,
+        })
+    });
+    json!({
+        "owner": owned.then(|| tiers.owner.to_string()),
+        "owner_state": state,
+        "tiers": numbers.into_iter().collect::<Vec<_>>(),
+        "age_ms": tiers.as_of.map(|_| tiers.age.as_millis() as u64),
+    })
+}
