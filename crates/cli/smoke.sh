@@ -362,7 +362,7 @@ has out 'appends/sync'
 expect 0 --json tiers
 has out '"owner_state":"living"'
 expect 0 sql 'SELECT tier, appends, owner FROM tidelog.tiers' --format csv
-has out "hot,2000,process $holder"
+has out "hot,2000,\"process $holder on"
 interrupted 3 tiers --watch
 has out "process $holder"
 expect 0 --json wal inspect

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use tidelog::{
-    Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TransactionId,
+    Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TierOwner,
+    TransactionId,
 };
 use tidelog_testkit::{FaultFileSystem, FileFault};
 
@@ -276,4 +278,97 @@ async fn fails_at(nth: u64, fault: FileFault, what: &str) -> bool {
 
 async fn count_or_none(store: &Store, path: &str) -> usize {
     if store.list(path).await.unwrap().is_empty() { 0 } else { count(store, path).await }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_ahead_that_is_elsewhere_hides_nothing_that_is_committed() {
+    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let wal = elsewhere.path().join("wal");
+    let store = builder(directory.path()).with_mode(Mode::Exclusive).with_wal_directory(&wal);
+    let store = store.open_or_create().await.unwrap();
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    store.flush().await.unwrap();
+    store.root().append_series_data_with_options(append("/a.series", 10, 10)).await.unwrap();
+    drop(store);
+
+    let reader = builder(directory.path()).open().await.unwrap();
+    assert_eq!(count(&reader, "/a.series").await, 10);
+    assert!(matches!(reader.tiers_seen().await.unwrap().owner, TierOwner::Elsewhere(_)));
+    let refused = reader
+        .root()
+        .append_series_data_with_options(append("/a.series", 20, 10))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    let reader = builder(directory.path()).with_wal_directory(&wal).open().await.unwrap();
+    assert_eq!(count(&reader, "/a.series").await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_publishes_its_numbers() {
+    let directory = TempDir::new().unwrap();
+    let other = alone(directory.path()).await;
+    assert_eq!(other.tiers_seen().await.unwrap().owner, TierOwner::Nobody);
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/a.series", 0, 10)).await.unwrap();
+    assert_eq!(store.tiers_seen().await.unwrap().owner, TierOwner::ThisHandle);
+    let mut seen = other.tiers_seen().await.unwrap();
+    while seen.statistics.is_none_or(|known| known.hot_rows != 10) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        seen = other.tiers_seen().await.unwrap();
+    }
+    assert!(matches!(seen.owner, TierOwner::Living(_)), "{seen:?}");
+    let table = "SELECT * FROM tidelog.tiers";
+    for store in [&store, &other] {
+        assert_eq!(rows(store.sql(table).await).await.unwrap().len(), 1);
+    }
+    drop(store);
+    let seen = other.tiers_seen().await.unwrap();
+    assert!(matches!(seen.owner, TierOwner::Dead(_)), "{seen:?}");
+    assert_eq!(seen.statistics.unwrap().hot_rows, 10);
+
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/a.series", 10, 10)).await.unwrap();
+    store.close().await.unwrap();
+    let seen = other.tiers_seen().await.unwrap();
+    assert_eq!((seen.owner, seen.statistics), (TierOwner::Nobody, None));
+    assert_eq!(rows(other.sql(table).await).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_ahead_is_found_refused_and_cut() {
+    let directory = TempDir::new().unwrap();
+    let missing = builder(directory.path()).inspect_wal().await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let store = alone(directory.path()).await;
+    for i in 0..4 {
+        let one = append("/a.series", i * 10, 10);
+        store.root().append_series_data_with_options(one).await.unwrap();
+    }
+    let living = builder(directory.path()).repair_wal().await.unwrap_err();
+    assert_eq!(living.kind(), ErrorKind::Conflict);
+    drop(store);
+
+    let report = builder(directory.path()).inspect_wal().await.unwrap();
+    assert_eq!((report.uncovered_records(), report.owner.is_none()), (Some(4), true));
+    let segment = report.log.segments[0].file.clone();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    let report = builder(directory.path()).inspect_wal().await.unwrap();
+    assert!(matches!(report.log.tail, tidelog::wal::Tail::Damaged(_)), "{report:?}");
+    let reader = builder(directory.path()).open().await.unwrap();
+    let refused = reader.list("/**").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corruption);
+
+    let repair = builder(directory.path()).repair_wal().await.unwrap();
+    let (first, last) = repair.lost.unwrap();
+    assert_eq!((last, repair.covered), (4, Some(0)));
+    assert!(repair.cut.iter().all(|(file, bytes)| file.exists() && *bytes > 0), "{repair:?}");
+    let kept = usize::try_from(first - 1).unwrap() * 10;
+    assert_eq!(count(&reader, "/a.series").await, kept);
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/b.series", 0, 10)).await.unwrap();
+    assert_eq!(count(&store, "/a.series").await, kept);
+    assert!(builder(directory.path()).repair_wal().await.is_err(), "its owner lives");
 }
