@@ -9,6 +9,7 @@
 //! | `processes` | do eight processes that append to one series each get their versions? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
+//! | `owner` | is what one writer alone acknowledges visible at once, kept, and committed in the end? |
 //! | `plans` | what do plans look like, and what do they open? |
 //! | `read_cache` | what does the cache of a remote store save, and does it change no answer? |
 //! | `requests` | what is asked of the object store? |

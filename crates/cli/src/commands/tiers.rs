@@ -103,6 +103,6 @@ fn document(tiers: &Tiers) -> Value {
         "owner": owned.then(|| tiers.owner.to_string()),
         "owner_state": state,
         "tiers": numbers.into_iter().collect::<Vec<_>>(),
-        "age_ms": tiers.as_of.map(|_| tiers.age.as_millis() as u64),
+        "age_ms": tiers.as_of.map(|_| u64::try_from(tiers.age.as_millis()).unwrap_or(u64::MAX)),
     })
 }
