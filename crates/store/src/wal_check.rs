@@ -149,8 +149,9 @@ mod tests {
             options.wal.clone(),
         )
         .unwrap();
-        let payloads: Vec<_> =
-            (0..5).map(|_| tidelog_wal::Payload::new(bytes::Bytes::from_static(b"x"))).collect();
+        let payloads: Vec<_> = (0..5)
+            .map(|_| tidelog_wal::Payload::new(vec![bytes::Bytes::from_static(b"x")]))
+            .collect();
         wal.append(&payloads).unwrap();
         wal.sync().unwrap();
         let mut report = inspect(&options, None).unwrap();
