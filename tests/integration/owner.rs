@@ -286,6 +286,7 @@ async fn fails_at(nth: u64, fault: FileFault, what: &str) -> bool {
 
 async fn count_or_none(store: &Store, path: &str) -> usize {
     if store.list(path).await.unwrap().is_empty() { 0 } else { count(store, path).await }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_ahead_that_is_elsewhere_hides_nothing_that_is_committed() {

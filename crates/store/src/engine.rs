@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tidelog_core::{Env, ErrorKind, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{EntryType, Epoch, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -187,7 +187,8 @@ impl Engine {
             return Head::new(snapshot, HotState::default());
         };
         let known = self.abandoned().clone().filter(|known| known.is_of(&snapshot));
-        if let Some(known) = known.filter(|_| abandoned::is_dead(tier, directory)) {
+        let is_dead = |epoch: &Arc<Epoch>| abandoned::is_dead(tier, directory, epoch);
+        if let Some(known) = known.filter(|_| snapshot.epoch().is_some_and(is_dead)) {
             return Head::new(snapshot, known.hot);
         }
         match abandoned::read(&self.inner.ground, tier, directory, &snapshot).await? {
@@ -208,10 +209,11 @@ impl Engine {
     pub(crate) async fn bring_in_abandoned(&self) -> Result<bool, Error> {
         let tier = &self.inner.tier;
         let directory = tier.wal_directory.as_deref();
-        let Some(directory) = directory.filter(|directory| abandoned::is_dead(tier, directory))
-        else {
+        let epoch = self.log().snapshot().epoch().cloned();
+        let (Some(directory), Some(epoch)) = (directory, epoch) else { return Ok(false) };
+        if !abandoned::is_dead(tier, directory, &epoch) {
             return Ok(false);
-        };
+        }
         let (ground, own) = (&self.inner.ground, &self.inner.own);
         match Owner::claim(ground, self.writer(), own, tier, directory).await {
             Ok(owner) => owner.close().await.map(|()| true),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_oplog::Snapshot;
+use tidelog_oplog::{Epoch, Snapshot};
 use tidelog_wal::Record;
 use uuid::Uuid;
 
@@ -31,9 +31,16 @@ impl Abandoned {
     }
 }
 
-/// Whether the owner that has the store in `snapshot` is dead, for all that can be told here.
-pub(crate) fn is_dead(options: &TierOptions, directory: &Path) -> bool {
-    matches!(tidelog_wal::is_locked(options.file_system.as_ref(), directory), Ok(None))
+/// Whether the log ahead that a claim names lies in `directory`.
+pub(crate) fn is_here(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
+    let found = tidelog_wal::log_id(options.file_system.as_ref(), directory);
+    found.is_ok_and(|found| found == epoch.wal)
+}
+
+/// Whether the owner that made a claim is dead: its log ahead is here, and nobody has it open.
+pub(crate) fn is_dead(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
+    is_here(options, directory, epoch)
+        && matches!(tidelog_wal::is_locked(options.file_system.as_ref(), directory), Ok(None))
 }
 
 /// Reads what the owner has left that has the store in `snapshot`, if it is dead and its log ahead is
@@ -49,9 +56,9 @@ pub(crate) async fn read(
     let Some(epoch) = snapshot.epoch().cloned() else { return Ok(None) };
     let covered = snapshot.covered(epoch.wal);
     let (options, directory) = (options.clone(), directory.to_owned());
-    let wal = epoch.wal;
+    let (wal, claim) = (epoch.wal, epoch.id);
     let records = tokio::task::spawn_blocking(move || {
-        if !is_dead(&options, &directory) {
+        if !is_dead(&options, &directory, &epoch) {
             return Ok(None);
         }
         let reading = match tidelog_wal::read(Arc::clone(&options.file_system), &directory) {
@@ -76,5 +83,5 @@ pub(crate) async fn read(
         Ok::<_, Error>(rebuilt.hot)
     });
     let hot = rebuilt.await.map_err(|_| Error::Closed)??;
-    Ok(Some((snapshot, Abandoned { epoch: epoch.id, covered, hot })))
+    Ok(Some((snapshot, Abandoned { epoch: claim, covered, hot })))
 }

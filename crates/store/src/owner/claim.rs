@@ -7,6 +7,7 @@ use tidelog_core::TransactionId;
 use tidelog_oplog::{Epoch, Snapshot};
 use tidelog_wal::{Holder, Record, Wal};
 
+use super::abandoned::is_here;
 use super::flush::Flusher;
 use super::record::{self, Recovered};
 use super::{TierOptions, recovered_file};
@@ -32,6 +33,11 @@ pub(crate) async fn claim(
     options: &TierOptions,
     directory: &Path,
 ) -> Result<Claimed, Error> {
+    let snapshot = ground.log.refresh().await?;
+    // A claim by somebody elsewhere leaves nothing here.
+    if let Some(epoch) = snapshot.epoch().filter(|epoch| !is_here(options, directory, epoch)) {
+        return Err(Error::Claimed { epoch: epoch.to_string() });
+    }
     let wal = open_wal(ground, options, directory).await?;
     let snapshot = ground.log.refresh().await?;
     // Whoever holds the lock of the log ahead that a claim names may renew the claim: its owner has
