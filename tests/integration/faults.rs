@@ -408,11 +408,15 @@ fn any_put_takes_effect_when_nobody_waits_any_more() {
     }
 }
 
+/// With the some hundred operations that fail one by one, thousands of cases.
+const RANDOM_CASES: u64 = 80;
+
 #[test]
 fn random_faults_lose_and_double_nothing() {
     let first = std::env::var("TIDELOG_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let first: u64 = first.unwrap_or(1);
-    for seed in first..first + 80 {
+    let cases = std::env::var("TIDELOG_TEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    for seed in first..first + cases.unwrap_or(RANDOM_CASES) {
         let outcome: Fallible = paused().block_on(async {
             let bare: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             create(&bare).await.at("creating")?;

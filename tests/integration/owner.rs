@@ -13,7 +13,7 @@ use tidelog::{
 };
 use tidelog_testkit::{FaultFileSystem, FileFault};
 
-use crate::support::rows;
+use crate::support::{rows, sql};
 
 fn batch(from: i64, rows: i64) -> RecordBatch {
     let times: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
@@ -39,6 +39,11 @@ async fn table_rows(store: &Store) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }
 
+async fn logged_versions(store: &Store) -> usize {
+    let statement = "SELECT version FROM tidelog.versions WHERE path = '/a.series'";
+    sql(store, statement).await.unwrap().len()
+}
+
 async fn count(store: &Store, path: &str) -> usize {
     rows(store.root().read_series_all(path).await).await.unwrap().len()
 }
@@ -57,12 +62,16 @@ async fn what_is_acknowledged_is_visible_at_once_and_committed_later() {
         assert_eq!(receipt.durability, Durability::Synced);
         assert_eq!(count(&store, "/a.series").await as i64, (i + 1) * 10);
     }
-    assert_eq!(store.describe("/a.series").await.unwrap().files, 0, "all of it is hot");
+    let described = store.describe("/a.series").await.unwrap();
+    assert_eq!(described.files, 0, "all of it is hot");
+    assert_eq!(described.range.unwrap().end().nanos(), 399 * 1_000_000_000);
+    assert_eq!(logged_versions(&store).await, 40);
     let tiers = store.tiers().unwrap();
     assert_eq!((tiers.hot_rows, tiers.hot_versions, tiers.appends), (400, 40, 40));
     store.flush().await.unwrap();
     assert_eq!(store.describe("/a.series").await.unwrap().files, 1);
     assert_eq!(store.tiers().unwrap().hot_rows, 0);
+    assert_eq!(logged_versions(&store).await, 40);
     assert_eq!(count(&store, "/a.series").await, 400);
     let versions = store.versions("/a.series").await.unwrap();
     assert_eq!(versions.len(), 40);

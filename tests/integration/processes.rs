@@ -1,8 +1,9 @@
 //! Eight processes append to one series at the same time.
 //!
-//! Each child process is this binary again. It makes 25 appends and prints a line for each ack; this
-//! process reads meanwhile and judges at the end: versions are dense, each acked append is there
-//! once and whole, and no reader ever saw part of one.
+//! Each child process is this binary again. It makes 25 appends, or as many as
+//! `TIDELOG_PROCESSES_APPENDS` says, and prints a line for each ack; this process reads meanwhile and
+//! judges at the end: versions are dense, each acked append is there once and whole, no reader ever
+//! saw part of one, and an append that had ended before another began has the lower version.
 //!
 //! The store is a local directory, and a bucket: of the server that `TIDELOG_TEST_STORE` names (a
 //! URL; credentials in the environment), as `tests/servers` starts them, else of a server of our own.
@@ -23,13 +24,32 @@ use crate::support::{Context, Fallible, rows, runtime, same};
 
 const STORE: &str = "TIDELOG_PROCESSES_STORE";
 const WRITER: &str = "TIDELOG_PROCESSES_WRITER";
+const APPENDS: &str = "TIDELOG_PROCESSES_APPENDS";
 const NAMED: &str = "TIDELOG_TEST_STORE";
 
 const WRITERS: i64 = 8;
-const APPENDS: i64 = 25;
 const PATH: &str = "/p/shared.series";
 /// Far more than any of them takes; a process that hangs must not hang the tests.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Appends of each process; at most 1,000, for numbers to be unique.
+fn appends() -> i64 {
+    std::env::var(APPENDS).ok().map_or(25, |text| text.parse().unwrap())
+}
+
+/// An append that was acked: its version, its number, when it began and ended.
+#[derive(Debug, Clone, Copy)]
+struct Ack {
+    version: i64,
+    number: i64,
+    began: u128,
+    ended: u128,
+}
+
+/// All processes run on this machine, so its clock can be compared between them.
+fn now() -> u128 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()
+}
 
 /// Rows of append `number`: one to four.
 fn row_count(number: i64) -> i64 {
@@ -56,11 +76,13 @@ fn writer() {
     let writer: i64 = std::env::var(WRITER).unwrap().parse().unwrap();
     runtime().block_on(async {
         let store = Store::builder(store).with_partitions(1).open().await.unwrap();
-        for i in 0..APPENDS {
+        for i in 0..appends() {
             let number = writer * 1_000 + i;
+            let began = now();
             let version = append_until_acked(&store, number).await;
+            let ended = now();
             let mut out = std::io::stdout().lock();
-            writeln!(out, "ack {version} {number}").unwrap();
+            writeln!(out, "ack {version} {number} {began} {ended}").unwrap();
             out.flush().unwrap();
         }
     });
@@ -97,7 +119,7 @@ impl Place {
     }
 
     /// Starts a writer and waits for its acks, as version and number.
-    async fn run_writer(&self, writer: i64) -> Fallible<Vec<(i64, i64)>> {
+    async fn run_writer(&self, writer: i64) -> Fallible<Vec<Ack>> {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["processes::writer", "--exact", "--ignored", "--nocapture"])
             .env(STORE, &self.url)
@@ -119,11 +141,28 @@ impl Place {
     }
 }
 
-fn parse_ack(line: &str) -> Option<(i64, i64)> {
+fn parse_ack(line: &str) -> Option<Ack> {
     // The harness writes the test's name before its first line.
     let (_, words) = line.split_once("ack ")?;
-    let (version, number) = words.split_once(' ')?;
-    Some((version.parse().ok()?, number.parse().ok()?))
+    let mut words = words.split(' ');
+    let (version, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (began, ended) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(Ack { version, number, began, ended })
+}
+
+/// An append that had ended before another began has the lower version: what somebody was told to be
+/// there comes before what was done about it.
+fn check_real_time(acks: &[Ack]) -> Fallible {
+    let mut acks = acks.to_vec();
+    acks.sort_by_key(|ack| std::cmp::Reverse(ack.version));
+    let mut first_end: Option<Ack> = None;
+    for ack in acks {
+        if let Some(later) = first_end.filter(|later| later.ended < ack.began) {
+            return Err(format!("{later:?} had ended before {ack:?} began"));
+        }
+        first_end = Some(first_end.filter(|later| later.ended <= ack.ended).unwrap_or(ack));
+    }
+    Ok(())
 }
 
 /// The numbers of the appends that a reader sees, each of which must be whole.
@@ -176,7 +215,7 @@ async fn race(place: &Place) -> Fallible {
     for reader in readers {
         reads += reader.await.at("a reader")??;
     }
-    let acks: Vec<(i64, i64)> = acks?.into_iter().flatten().collect();
+    let acks: Vec<Ack> = acks?.into_iter().flatten().collect();
     println!("{} appends by {WRITERS} processes in {took:.1?}, {reads} reads", acks.len());
     if reads == 0 {
         return Err("no reader read anything meanwhile".to_owned());
@@ -185,11 +224,12 @@ async fn race(place: &Place) -> Fallible {
 }
 
 /// Versions are dense, and each is the append that was told.
-async fn judge(store: &Store, acks: &[(i64, i64)]) -> Fallible {
-    let numbers: BTreeSet<i64> = acks.iter().map(|ack| ack.1).collect();
-    same("acked appends", &(WRITERS * APPENDS), &i64::try_from(numbers.len()).unwrap())?;
-    let versions: BTreeMap<i64, i64> = acks.iter().copied().collect();
-    let dense: Vec<i64> = (1..=WRITERS * APPENDS).collect();
+async fn judge(store: &Store, acks: &[Ack]) -> Fallible {
+    check_real_time(acks)?;
+    let numbers: BTreeSet<i64> = acks.iter().map(|ack| ack.number).collect();
+    same("acked appends", &(WRITERS * appends()), &i64::try_from(numbers.len()).unwrap())?;
+    let versions: BTreeMap<i64, i64> = acks.iter().map(|ack| (ack.version, ack.number)).collect();
+    let dense: Vec<i64> = (1..=WRITERS * appends()).collect();
     same("acked versions", &dense, &versions.keys().copied().collect::<Vec<_>>())?;
     let listed = store.versions(PATH).await.at("versions")?;
     same("versions", &dense, &listed.iter().map(|v| v.version.number()).collect::<Vec<_>>())?;
@@ -199,6 +239,13 @@ async fn judge(store: &Store, acks: &[(i64, i64)]) -> Fallible {
         same("the append of a version", &(u128::try_from(number).unwrap() + 1), &id)?;
     }
     same("appends that are there", &numbers, &whole_appends(store).await?)
+}
+
+#[test]
+fn an_order_that_time_contradicts_is_noticed() {
+    let ack = |version, began, ended| Ack { version, number: version, began, ended };
+    check_real_time(&[ack(1, 0, 5), ack(2, 1, 3), ack(3, 6, 9)]).unwrap();
+    check_real_time(&[ack(1, 5, 9), ack(2, 2, 3), ack(3, 4, 6)]).unwrap_err();
 }
 
 #[test]

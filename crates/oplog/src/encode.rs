@@ -75,7 +75,10 @@ struct Record {
 }
 
 /// Encodes rows as one batch of the log's schema.
-pub(crate) fn to_batch(rows: &[Row]) -> Result<RecordBatch, Error> {
+///
+/// # Errors
+/// [`Error::Encode`] if they do not fit it.
+pub fn to_batch(rows: &[Row]) -> Result<RecordBatch, Error> {
     let records = rows.iter().map(Record::from_row).collect::<Result<Vec<_>, Error>>()?;
     let text = |get: fn(&Record) -> Option<&str>| -> ArrayRef {
         Arc::new(records.iter().map(get).collect::<StringArray>())

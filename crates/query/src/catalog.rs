@@ -104,7 +104,7 @@ impl SchemaProvider for LogSchema {
         if name == tiers_table::NAME {
             return tiers_table::table(self.queries.engine()).await.map(Some);
         }
-        log_tables::table(name, self.queries.engine().log().clone(), self.head.snapshot().clone())
+        log_tables::table(name, self.queries.engine().log().clone(), self.head.clone())
     }
 
     fn table_exist(&self, name: &str) -> bool {

@@ -21,8 +21,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::scalar::ScalarValue;
-use futures::TryStreamExt;
-use tidelog_oplog::{Log, Snapshot};
+use futures::{StreamExt, TryStreamExt};
+use tidelog_oplog::Log;
+use tidelog_store::Head;
 
 use crate::error::Error;
 
@@ -65,12 +66,8 @@ const FILES: [&str; 18] = [
     "hash",
 ];
 
-/// The table `name` of the log as it stands in `snapshot`.
-pub(crate) fn table(
-    name: &str,
-    log: Log,
-    snapshot: Snapshot,
-) -> Result<Option<Arc<dyn TableProvider>>> {
+/// The table `name` of the log as it stands in `head`.
+pub(crate) fn table(name: &str, log: Log, head: Head) -> Result<Option<Arc<dyn TableProvider>>> {
     let (kind, columns): (&'static str, &'static [&'static str]) = match name {
         "tree" => ("tree", &TREE),
         "versions" => ("version", &VERSIONS),
@@ -83,7 +80,7 @@ pub(crate) fn table(
         .map(|name| Ok(shown(log_schema.field_with_name(name)?)))
         .collect::<Result<Vec<Field>>>()?;
     let schema = Arc::new(Schema::new(fields));
-    Ok(Some(Arc::new(LogTable { log, snapshot, kind, columns, schema })))
+    Ok(Some(Arc::new(LogTable { log, head, kind, columns, schema })))
 }
 
 /// Event times are nanoseconds in the log and timestamps in SQL.
@@ -102,7 +99,7 @@ fn is_event_time(name: &str) -> bool {
 #[derive(Debug)]
 struct LogTable {
     log: Log,
-    snapshot: Snapshot,
+    head: Head,
     kind: &'static str,
     columns: &'static [&'static str],
     schema: SchemaRef,
@@ -134,7 +131,7 @@ impl TableProvider for LogTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = LogRows {
             log: self.log.clone(),
-            snapshot: self.snapshot.clone(),
+            head: self.head.clone(),
             kind: self.kind,
             columns: self.columns,
             schema: Arc::clone(&self.schema),
@@ -175,7 +172,7 @@ fn path_literal(filter: &Expr) -> Option<String> {
 #[derive(Debug)]
 struct LogRows {
     log: Log,
-    snapshot: Snapshot,
+    head: Head,
     kind: &'static str,
     columns: &'static [&'static str],
     schema: SchemaRef,
@@ -189,7 +186,11 @@ impl PartitionStream for LogRows {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (kind, columns, schema) = (self.kind, self.columns, Arc::clone(&self.schema));
-        let batches = self.log.batches(&self.snapshot, self.path.as_deref());
+        let batches = self.log.batches(self.head.snapshot(), self.path.as_deref());
+        // What is acknowledged and not committed comes last, as it will in the log.
+        let to_come = self.head.rows_to_come();
+        let to_come = (!to_come.is_empty()).then(|| tidelog_oplog::batch_of(&to_come));
+        let batches = batches.chain(futures::stream::iter(to_come));
         let rows = batches.map_err(log_error).and_then(move |batch| {
             let shown = show(&batch, kind, columns, &schema);
             async move { shown }

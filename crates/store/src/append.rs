@@ -25,7 +25,7 @@ use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
 use crate::error::Error;
 use crate::file_reader::Footer;
 use crate::head::Head;
-use crate::hot::HotFile;
+use crate::hot::{HotFile, memory_of};
 use crate::owner::{HotAppend, Owner, encode_rows};
 use crate::prepare::{VersionFacts, prepare};
 use crate::series_schema::SeriesSchema;
@@ -218,7 +218,7 @@ impl Engine {
     async fn route(&self, appends: &[Append], positions: &[usize]) -> Result<Route, Error> {
         let owner = self.owner().await?;
         let batches = || positions.iter().map(|position| &appends[*position].batch);
-        let bytes = batches().map(RecordBatch::get_array_memory_size).sum();
+        let bytes = batches().map(memory_of).sum();
         let rows = batches().map(RecordBatch::num_rows).sum();
         let hot = owner.as_ref().is_some_and(|owner| owner.takes(bytes, rows));
         Ok(Route { owner, hot, checked: self.log().snapshot().next_commit() })

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tidelog_core::{NodeId, Version, WriteTime};
-use tidelog_oplog::{Log, SeriesState, Snapshot, Tree, TreeRow};
+use tidelog_core::{NodeId, TimeRange, Version, WriteTime};
+use tidelog_oplog::{Log, Row, SeriesState, Snapshot, Tree, TreeRow, VersionRow};
 
 use crate::error::Error;
 use crate::hot::{HotFile, HotState};
@@ -104,6 +104,26 @@ impl Head {
             return Ok(Arc::new(SeriesState::new(node)));
         }
         Ok(log.series(&self.snapshot, node).await?)
+    }
+
+    /// Rows that the log will have once what is hot is committed: changes of the tree and versions, by
+    /// write time.
+    #[must_use]
+    pub fn rows_to_come(&self) -> Vec<Row> {
+        // While one writer has the store alone, that time is the last of what it has committed.
+        let committed = self.snapshot.complete_through();
+        let tree = self.pending.iter().cloned().map(Row::Tree);
+        let versions = self.hot.all_versions().filter(|row| row.timestamp > committed);
+        let versions = versions.map(|row| Row::Version(VersionRow::clone(row)));
+        let mut rows: Vec<Row> = tree.chain(versions).collect();
+        rows.sort_by_key(Row::timestamp);
+        rows
+    }
+
+    /// The event times of the hot rows of the series `node`, if there are any.
+    #[must_use]
+    pub fn hot_range(&self, node: NodeId) -> Option<TimeRange> {
+        self.hot.versions(node).filter_map(|row| row.range).reduce(|a, b| a.union(&b))
     }
 
     /// The rows of versions after `committed` of the series `node`.

@@ -18,7 +18,7 @@ use tidelog_storage::{
     FileSystem, Location, ReadCache, ReadCacheStatistics, StorageOptions, location,
 };
 use tidelog_store::{
-    Engine, EngineOptions, FsckOptions, FsckReport, Maintained, Mode, TierStatistics, Tiers,
+    Engine, EngineOptions, FsckOptions, FsckReport, Head, Maintained, Mode, TierStatistics, Tiers,
     UpkeepMode, WalDurability, WalRepair, WalReport, fsck, inspect_wal, names, repair_wal,
 };
 
@@ -655,9 +655,10 @@ impl Store {
     /// If there is no such series or the log cannot be read.
     pub async fn describe(&self, path: &str) -> Result<SeriesDescription> {
         let path = TreePath::parse(path)?;
-        let (node, series) = self.series_node(&path).await?;
+        let (head, node, series) = self.series_node(&path).await?;
         let schema = tidelog_store::schema_of(&path, &node)?;
-        let range = series.files().map(|file| file.range).reduce(|a, b| a.union(&b));
+        let ranges = series.files().map(|file| file.range).chain(head.hot_range(node.id));
+        let range = ranges.reduce(|a, b| a.union(&b));
         Ok(SeriesDescription {
             path,
             node: node.id,
@@ -679,12 +680,12 @@ impl Store {
     /// If there is no such series or the log cannot be read.
     pub async fn versions(&self, path: &str) -> Result<Vec<VersionInfo>> {
         let path = TreePath::parse(path)?;
-        let (_, series) = self.series_node(&path).await?;
+        let (_, _, series) = self.series_node(&path).await?;
         Ok(series.versions().iter().map(|row| VersionInfo::from(row.as_ref())).collect())
     }
 
     /// The series at `path` at head, with or without versions.
-    async fn series_node(&self, path: &TreePath) -> Result<(Arc<Node>, Arc<SeriesState>)> {
+    async fn series_node(&self, path: &TreePath) -> Result<(Head, Arc<Node>, Arc<SeriesState>)> {
         let head = self.engine().head().await?;
         let path = path.clone();
         let node = match head.tree().resolve(&path) {
@@ -695,7 +696,7 @@ impl Store {
             None => return Err(tidelog_store::Error::NotFound { path, at: None }.into()),
         };
         let series = head.series(self.engine().log(), node.id).await?;
-        Ok((node, series))
+        Ok((head, node, series))
     }
 
     /// Counts over the whole store. Reads the version and file rows of every series.

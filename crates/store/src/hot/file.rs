@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use tidelog_core::{CommitVersion, EventTime, FileId, NodeId, TimeRange, TreePath, Version};
 use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128};
 
@@ -13,6 +14,8 @@ use crate::series_schema::SeriesSchema;
 
 /// What a piece costs beyond its columns: the log row, the batch, places in lists.
 const OVERHEAD_BYTES: usize = 1024;
+/// How many times its own bytes a piece may keep in memory of what it was cut from.
+const HELD_AT_MOST: usize = 3;
 
 /// Rows of one or more versions of a series, in memory, in the order of a file.
 #[derive(Debug)]
@@ -55,11 +58,11 @@ impl HotFile {
         versions: (i64, i64),
         level: u32,
     ) -> Result<Self, Error> {
-        let batch = prepared.batch.clone();
+        let batch = compact(path, &prepared.batch)?;
         let user_columns = &batch.columns()[..batch.num_columns() - 1];
         let stats: Vec<ColumnStats> = user_columns.iter().map(column_stats).collect();
         let column_stats = ColumnStats::encode_all(&stats).into();
-        let bytes = batch.get_array_memory_size() + OVERHEAD_BYTES;
+        let bytes = memory_of(&batch) + OVERHEAD_BYTES;
         let row = FileRow {
             op: FileOp::Add,
             // Made of what is unique among hot pieces, so that no randomness is spent.
@@ -132,6 +135,26 @@ impl HotFile {
     }
 }
 
+/// Bytes of the rows of a batch themselves: it may be a small part of what it was cut from.
+pub(crate) fn memory_of(batch: &RecordBatch) -> usize {
+    let of = |column: &ArrayRef| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    batch.columns().iter().map(of).sum()
+}
+
+/// The rows in buffers of their own, if they would keep much more than themselves in memory.
+fn compact(path: &TreePath, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    if batch.get_array_memory_size() <= HELD_AT_MOST * (memory_of(batch) + OVERHEAD_BYTES) {
+        return Ok(batch.clone());
+    }
+    let rows = u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
+    let all = UInt32Array::from_iter_values(0..rows);
+    take_record_batch(batch, &all)
+        .map_err(|error| Error::Encode { path: path.clone(), reason: error.to_string() })
+}
+
 fn range(
     path: &TreePath,
     schema: &SeriesSchema,
@@ -145,4 +168,27 @@ fn range(
         })
     };
     TimeRange::try_new(time(times.first())?, time(times.last())?).map_err(Error::Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn a_small_part_of_a_large_batch_does_not_keep_it() {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
+        let large = RecordBatch::try_from_iter([("time", column)]).unwrap();
+        let part = large.slice(500, 100);
+        assert_eq!(memory_of(&part), 800);
+        let path = TreePath::parse("/s").unwrap();
+        let own = compact(&path, &part).unwrap();
+        assert_eq!(own, part);
+        assert!(own.get_array_memory_size() < 2_000, "{}", own.get_array_memory_size());
+        assert_eq!(
+            compact(&path, &large).unwrap().get_array_memory_size(),
+            large.get_array_memory_size()
+        );
+    }
 }

@@ -13,6 +13,7 @@ mod series;
 mod state;
 
 pub use file::HotFile;
+pub(crate) use file::memory_of;
 pub use series::HotSeries;
 pub(crate) use state::Generation;
 pub use state::HotState;

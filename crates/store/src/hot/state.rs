@@ -77,6 +77,12 @@ impl HotState {
         self.series(node).flat_map(|series| series.versions().iter())
     }
 
+    /// The hot versions of all series.
+    pub(crate) fn all_versions(&self) -> impl Iterator<Item = &Arc<VersionRow>> {
+        let series = self.generations().flat_map(|generation| generation.series.values());
+        series.flat_map(|series| series.versions().iter())
+    }
+
     /// The hot rows of a series of versions after `committed`.
     pub fn files(&self, node: NodeId, committed: Version) -> impl Iterator<Item = &Arc<HotFile>> {
         let files = self.series(node).flat_map(|series| series.files().iter());
