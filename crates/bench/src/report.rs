@@ -11,7 +11,7 @@ use clap::Args;
 use crate::results::{Check, Document, Figure, Measurement, load};
 
 /// The order of the page; documents with other names follow.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "append",
     "append-many",
     "range",
@@ -21,6 +21,7 @@ const ORDER: [&str; 10] = [
     "many-series",
     "many-commits",
     "many-writers",
+    "hot",
     "round-trips",
 ];
 
