@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use tidelog::{
     Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TierOwner,
-    TransactionId,
+    TransactionId, WalDurability,
 };
 use tidelog_testkit::{FaultFileSystem, FileFault};
 
@@ -388,4 +388,35 @@ async fn a_damaged_log_ahead_is_found_refused_and_cut() {
     store.root().append_series_data_with_options(append("/b.series", 0, 10)).await.unwrap();
     assert_eq!(count(&store, "/a.series").await, kept);
     assert!(builder(directory.path()).repair_wal().await.is_err(), "its owner lives");
+}
+
+/// After a failed sync nothing is acknowledged any more, whatever was promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_sync_is_the_end_of_a_log_also_where_syncs_are_spaced() {
+    for durability in [WalDurability::Sync, WalDurability::Interval(Duration::ZERO)] {
+        let directory = TempDir::new().unwrap();
+        builder(directory.path()).create().await.unwrap();
+        let nth = 4;
+        let files = FaultFileSystem::new(nth, FileFault::Sync { errno: 5 });
+        let store = builder(directory.path())
+            .with_mode(Mode::Exclusive)
+            .with_wal_durability(durability)
+            .with_wal_file_system(Arc::new(files.clone()));
+        let store = store.open().await.unwrap();
+        let mut failed = 0;
+        for i in 0..8 {
+            match store.root().append_series_data_with_options(append("/a.series", i * 10, 1)).await
+            {
+                Ok(_) => {
+                    assert!(files.syncs() < nth, "{durability:?}: append {i} was acknowledged")
+                }
+                Err(error) if failed == 0 => {
+                    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{durability:?}: {error}");
+                    failed += 1;
+                }
+                Err(_) => failed += 1,
+            }
+        }
+        assert!((2..8).contains(&failed), "{durability:?}: {failed} appends failed");
+    }
 }

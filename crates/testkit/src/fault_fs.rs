@@ -24,6 +24,11 @@ pub enum FileFault {
         /// Whether all changes after it fail, too.
         for_good: bool,
     },
+    /// The n-th sync of a file's data answers with this error number, and so do all after it.
+    Sync {
+        /// The error number.
+        errno: i32,
+    },
 }
 
 /// The operating system's files, whose n-th change goes wrong.
@@ -36,6 +41,7 @@ pub struct FaultFileSystem {
 #[derive(Debug)]
 struct Fuse {
     passed: AtomicU64,
+    synced: AtomicU64,
     nth: u64,
     fault: FileFault,
 }
@@ -60,12 +66,30 @@ impl Fuse {
     }
 }
 
+impl Fuse {
+    fn sync(&self, file: &mut dyn AppendFile) -> io::Result<()> {
+        let number = self.synced.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.fault {
+            FileFault::Sync { errno } if number >= self.nth => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => self.around(|| file.sync_data()),
+        }
+    }
+}
+
 impl FaultFileSystem {
     /// Files whose `nth` change, counted from 1, goes wrong.
     #[must_use]
     pub fn new(nth: u64, fault: FileFault) -> Self {
-        let fuse = Fuse { passed: AtomicU64::new(0), nth, fault };
+        let fuse = Fuse { passed: AtomicU64::new(0), synced: AtomicU64::new(0), nth, fault };
         Self { inner: OsFileSystem, fuse: Arc::new(fuse) }
+    }
+
+    /// How often files' data has been synced, in vain or not.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.fuse.synced.load(Ordering::SeqCst)
     }
 
     /// How many changes there have been.
@@ -147,7 +171,7 @@ impl AppendFile for FaultFile {
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
-        self.fuse.around(|| self.inner.sync_data())
+        self.fuse.sync(self.inner.as_mut())
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {

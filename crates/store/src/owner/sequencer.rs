@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rpds::{HashTrieMapSync, HashTrieSetSync};
 use tidelog_core::{CommitVersion, NodeId, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{Log, TreeRow, VersionOp, VersionRow};
 use tidelog_wal::{Payload, Wal};
@@ -97,7 +98,6 @@ struct Placed {
     landed: Landed,
     tree: Vec<TreeRow>,
     series: Vec<Numbered>,
-    given_ids: Vec<(NodeId, TransactionId)>,
 }
 
 /// Versions of one series with their numbers.
@@ -108,10 +108,13 @@ struct Numbered {
 }
 
 /// The state that a group leads to.
+///
+/// Cheap to clone: each append of a group that fails leaves the one before it.
+#[derive(Clone)]
 struct Draft {
     tree: TreeDraft,
-    heads: HashMap<NodeId, Version>,
-    given_ids: Vec<(NodeId, TransactionId)>,
+    heads: HashTrieMapSync<NodeId, Version>,
+    given_ids: HashTrieSetSync<(NodeId, TransactionId)>,
 }
 
 impl Sequencer {
@@ -139,7 +142,9 @@ impl Sequencer {
             let first = match self.next(messages) {
                 Ok(first) => first,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.sync_if_due();
+                    if let Err(error) = self.sync_if_due() {
+                        self.shared.fail(&error);
+                    }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -193,20 +198,21 @@ impl Sequencer {
                 .into_iter()
                 .for_each(|one| answer(one.reply, Err(error.clone().into())));
         }
-        let mut draft =
-            Draft { tree: self.tree.clone(), heads: HashMap::new(), given_ids: Vec::new() };
+        let mut draft = Draft {
+            tree: self.tree.clone(),
+            heads: HashTrieMapSync::new_sync(),
+            given_ids: HashTrieSetSync::new_sync(),
+        };
         let (mut placed, mut payloads) = (Vec::new(), Vec::new());
         for one in pending {
-            let before = (draft.tree.clone(), draft.heads.clone(), draft.given_ids.len());
+            let before = draft.clone();
             match self.place(&mut draft, one.appends) {
                 Ok((landed, tree, series, payload)) => {
-                    let given_ids = draft.given_ids[before.2..].to_vec();
-                    placed.push(Placed { reply: one.reply, landed, tree, series, given_ids });
+                    placed.push(Placed { reply: one.reply, landed, tree, series });
                     payloads.push(payload);
                 }
                 Err(rejected) => {
-                    (draft.tree, draft.heads) = (before.0, before.1);
-                    draft.given_ids.truncate(before.2);
+                    draft = before;
                     answer(one.reply, Err(rejected));
                 }
             }
@@ -243,7 +249,7 @@ impl Sequencer {
             let head = known.unwrap_or(append.committed);
             let versions = numbered(&append, head, || draft.tree.now());
             landed.extend(versions.iter().map(|row| (row.version, row.timestamp)));
-            draft.heads.insert(node, versions.last().map_or(head, |row| row.version));
+            draft.heads.insert_mut(node, versions.last().map_or(head, |row| row.version));
             let record = SeriesRecord {
                 node,
                 path: append.path.clone(),
@@ -270,7 +276,7 @@ impl Sequencer {
             if doubtful || self.given_ids.contains_key(&id) || draft.given_ids.contains(&id) {
                 return Err(Rejected::Stale);
             }
-            draft.given_ids.push(id);
+            draft.given_ids.insert_mut(id);
         }
         Ok(())
     }
@@ -280,7 +286,7 @@ impl Sequencer {
         let appended = self.wal.append(payloads)?;
         match self.shared.options.durability {
             WalDurability::Sync => self.sync()?,
-            WalDurability::Interval(_) => self.sync_if_due(),
+            WalDurability::Interval(_) => self.sync_if_due()?,
             WalDurability::Memory => {}
         }
         let counters = &self.shared.counters;
@@ -300,25 +306,18 @@ impl Sequencer {
     }
 
     /// Syncs what has waited for as long as was promised.
-    fn sync_if_due(&mut self) {
-        let WalDurability::Interval(every) = self.shared.options.durability else { return };
+    fn sync_if_due(&mut self) -> Result<(), Error> {
+        let WalDurability::Interval(every) = self.shared.options.durability else { return Ok(()) };
         let since = self.shared.env.clock.monotonic().saturating_sub(self.synced_at);
-        if since >= every
-            && self.has_unsynced()
-            && let Err(error) = self.sync()
-        {
-            self.shared.fail(&error);
-        }
+        if since >= every && self.has_unsynced() { self.sync() } else { Ok(()) }
     }
 
     fn show(&mut self, draft: Draft, placed: Vec<Placed>, last_seq: u64) {
         let counters = &self.shared.counters;
         let mut answers = Vec::with_capacity(placed.len());
-        let mut given_ids = Vec::new();
         let shown = self.shared.publish(self.wal.bytes(), |hot| {
             for one in placed {
                 answers.push((one.reply, one.landed));
-                given_ids.extend(one.given_ids);
                 hot.active.tree.extend(one.tree);
                 for Numbered { versions, file, schema } in one.series {
                     Counters::add(&counters.appends, versions.len() as u64);
@@ -335,8 +334,8 @@ impl Sequencer {
             self.shared.fail(error);
         }
         self.tree = draft.tree;
-        self.heads.extend(draft.heads);
-        self.given_ids.extend(given_ids.into_iter().map(|id| (id, last_seq)));
+        self.heads.extend(draft.heads.iter().map(|(node, head)| (*node, *head)));
+        self.given_ids.extend(draft.given_ids.iter().map(|id| (*id, last_seq)));
         for (reply, landed) in answers {
             let outcome = shown.clone().map(|()| landed).map_err(Rejected::from);
             answer(reply, outcome);
