@@ -141,6 +141,16 @@ pub(crate) enum Rejected {
     Failed(Error),
 }
 
+impl Rejected {
+    /// The error for who cannot prepare anew.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Failed(error) => error,
+            Self::Stale => Error::Closed,
+        }
+    }
+}
+
 impl<E: Into<Error>> From<E> for Rejected {
     fn from(error: E) -> Self {
         Self::Failed(error.into())

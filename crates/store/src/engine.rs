@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tidelog_core::{Env, ErrorKind, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Epoch, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -187,8 +187,9 @@ impl Engine {
             return Head::new(snapshot, HotState::default());
         };
         let known = self.abandoned().clone().filter(|known| known.is_of(&snapshot));
-        let is_dead = |epoch: &Arc<Epoch>| abandoned::is_dead(tier, directory, epoch);
-        if let Some(known) = known.filter(|_| snapshot.epoch().is_some_and(is_dead)) {
+        if let (Some(known), Some(epoch)) = (known, snapshot.epoch())
+            && abandoned::is_dead(tier, directory, epoch).await
+        {
             return Head::new(snapshot, known.hot);
         }
         match abandoned::read(&self.inner.ground, tier, directory, &snapshot).await? {
@@ -211,7 +212,7 @@ impl Engine {
         let directory = tier.wal_directory.as_deref();
         let epoch = self.log().snapshot().epoch().cloned();
         let (Some(directory), Some(epoch)) = (directory, epoch) else { return Ok(false) };
-        if !abandoned::is_dead(tier, directory, &epoch) {
+        if !abandoned::is_dead(tier, directory, &epoch).await {
             return Ok(false);
         }
         let (ground, own) = (&self.inner.ground, &self.inner.own);
@@ -330,11 +331,7 @@ impl Engine {
         {
             outcome = self.submit(Work::Tree(change)).await;
         }
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(Rejected::Failed(error)) => Err(error),
-            Err(Rejected::Stale) => Err(Error::Closed),
-        }
+        outcome.map(|_| ()).map_err(Rejected::into_error)
     }
 
     /// Makes an empty series; its columns are fixed by its first version.

@@ -65,7 +65,7 @@ impl HotFile {
         let bytes = memory_of(&batch) + OVERHEAD_BYTES;
         let row = FileRow {
             op: FileOp::Add,
-            // Made of what is unique among hot pieces, so that no randomness is spent.
+            // Nobody asks for it by this id: it is no file.
             file: FileId::from_uuid(node.as_uuid()),
             node,
             path: path.clone(),

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tidelog_core::WalId;
 use tidelog_oplog::{Epoch, Snapshot};
+use tidelog_storage::FileSystem;
 use tidelog_wal::Record;
 use uuid::Uuid;
 
@@ -32,15 +34,27 @@ impl Abandoned {
 }
 
 /// Whether the log ahead that a claim names lies in `directory`.
-pub(crate) fn is_here(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
-    let found = tidelog_wal::log_id(options.file_system.as_ref(), directory);
-    found.is_ok_and(|found| found == epoch.wal)
+pub(crate) async fn is_here(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
+    let (fs, wal) = (Arc::clone(&options.file_system), epoch.wal);
+    let directory = directory.to_owned();
+    let found = tokio::task::spawn_blocking(move || holds(fs.as_ref(), &directory, wal)).await;
+    found.unwrap_or(false)
 }
 
 /// Whether the owner that made a claim is dead: its log ahead is here, and nobody has it open.
-pub(crate) fn is_dead(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
-    is_here(options, directory, epoch)
-        && matches!(tidelog_wal::is_locked(options.file_system.as_ref(), directory), Ok(None))
+pub(crate) async fn is_dead(options: &TierOptions, directory: &Path, epoch: &Epoch) -> bool {
+    let (fs, wal) = (Arc::clone(&options.file_system), epoch.wal);
+    let directory = directory.to_owned();
+    let free = tokio::task::spawn_blocking(move || holds_unlocked(fs.as_ref(), &directory, wal));
+    free.await.unwrap_or(false)
+}
+
+fn holds(fs: &dyn FileSystem, directory: &Path, wal: WalId) -> bool {
+    tidelog_wal::log_id(fs, directory).is_ok_and(|found| found == wal)
+}
+
+fn holds_unlocked(fs: &dyn FileSystem, directory: &Path, wal: WalId) -> bool {
+    holds(fs, directory, wal) && matches!(tidelog_wal::is_locked(fs, directory), Ok(None))
 }
 
 /// Reads what the owner has left that has the store in `snapshot`, if it is dead and its log ahead is
@@ -58,7 +72,7 @@ pub(crate) async fn read(
     let (options, directory) = (options.clone(), directory.to_owned());
     let (wal, claim) = (epoch.wal, epoch.id);
     let records = tokio::task::spawn_blocking(move || {
-        if !is_dead(&options, &directory, &epoch) {
+        if !holds_unlocked(options.file_system.as_ref(), &directory, wal) {
             return Ok(None);
         }
         let reading = match tidelog_wal::read(Arc::clone(&options.file_system), &directory) {

@@ -35,7 +35,9 @@ pub(crate) async fn claim(
 ) -> Result<Claimed, Error> {
     let snapshot = ground.log.refresh().await?;
     // A claim by somebody elsewhere leaves nothing here.
-    if let Some(epoch) = snapshot.epoch().filter(|epoch| !is_here(options, directory, epoch)) {
+    if let Some(epoch) = snapshot.epoch()
+        && !is_here(options, directory, epoch).await
+    {
         return Err(Error::Claimed { epoch: epoch.to_string() });
     }
     let wal = open_wal(ground, options, directory).await?;
@@ -52,10 +54,7 @@ pub(crate) async fn claim(
         Ok(_) => own.set(Some(id)),
         Err(rejected) => {
             own.set(None);
-            return Err(match rejected {
-                Rejected::Failed(error) => error,
-                Rejected::Stale => Error::Closed,
-            });
+            return Err(rejected.into_error());
         }
     }
     let flusher = Flusher { ground: ground.clone(), writer, epoch: id, wal: wal.id() };
@@ -143,10 +142,7 @@ impl Rebuilt {
     pub(crate) fn add(&mut self, record: Record) -> Result<(), Error> {
         let Recovered { tree, series } = record::decode(record.seq, &record.payload)?;
         for row in tree {
-            self.tree.replay(row).map_err(|rejected| match rejected {
-                Rejected::Failed(error) => error,
-                Rejected::Stale => Error::Closed,
-            })?;
+            self.tree.replay(row).map_err(Rejected::into_error)?;
         }
         self.hot.active.tree.extend(self.tree.take_rows());
         for (series, batch) in series {

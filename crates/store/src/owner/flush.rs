@@ -109,12 +109,9 @@ impl Flusher {
             versions,
             files: files.into_iter().flatten().collect(),
         };
-        match self.writer.submit(Work::Flush(Box::new(flush))).await {
-            Ok(_) => Ok(()),
-            Err(Rejected::Stale) => Err(Error::Closed),
-            // Whether it landed is seen at the next try.
-            Err(Rejected::Failed(error)) => Err(error),
-        }
+        // Whether one that failed has landed is seen at the next try.
+        let landed = self.writer.submit(Work::Flush(Box::new(flush))).await;
+        landed.map(|_| ()).map_err(Rejected::into_error)
     }
 
     /// Whether an earlier try has landed, though that was not known.

@@ -22,6 +22,7 @@ use tidelog_core::{
 use tidelog_oplog::{TreeRow, VersionOp, VersionRow, tree_rows};
 
 use crate::error::Error;
+use crate::hot::memory_of;
 
 const HEADER_FORMAT: u32 = 1;
 
@@ -80,7 +81,7 @@ pub(crate) fn encode_rows(path: &TreePath, batch: &RecordBatch) -> Result<Bytes,
         path: path.clone(),
         reason: error.to_string(),
     };
-    let estimate = batch.get_array_memory_size() + 1024;
+    let estimate = memory_of(batch) + 1024;
     let mut writer =
         StreamWriter::try_new(Vec::with_capacity(estimate), batch.schema_ref()).map_err(fail)?;
     writer.write(batch).map_err(fail)?;
