@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod builder;
 pub mod changes;
 pub mod directory;
 pub mod error;
@@ -37,10 +38,11 @@ pub use arrow;
 pub use tidelog_query::datafusion;
 pub use tidelog_storage::object_store;
 
+pub use builder::StoreBuilder;
 pub use changes::{Change, ChangeOptions, ChangeStream};
 pub use directory::{AppendResults, SeriesAppend, SeriesExt, WorkingDirectory};
 pub use error::{Error, Result};
-pub use store::{Entry, SeriesDescription, Store, StoreBuilder, StoreStatistics, VersionInfo};
+pub use store::{Entry, SeriesDescription, Store, StoreStatistics, VersionInfo};
 pub use stream::{SeriesStream, SqlStream};
 pub use tidelog_core::env::{Clock, Env, Randomness};
 pub use tidelog_core::{
