@@ -3,7 +3,8 @@
 usage: judge.py DIR
 
 DIR holds `store-*/store` and `store-*/acks.jsonl`, as the test
-`kill::a_killed_writer_leaves_stores_for_other_judges` leaves them. Each store's log is opened as a
+`kill::a_killed_writer_leaves_stores_for_other_judges` leaves them, or `fault-*`, as
+`faults::random::random_faults_leave_stores_for_other_judges` does. Each store's log is opened as a
 Delta table by python `deltalake`, each data file by `pyarrow`. What is checked:
 
 - commits and parts: every add's record count and statistics are those of the part it names; every
@@ -12,7 +13,8 @@ Delta table by python `deltalake`, each data file by `pyarrow`. What is checked:
 - versions of each node are dense, in the order of commits, with strictly increasing write times;
 - every live data file has the size, hash, rows, event times and versions that its log row says;
 - every version has the rows that its log row says, and those are the ones that its number implies;
-- every acked append is there once, and an append to two series is in both or in none.
+- every acked append is there once, and an append to two series is in both or in none (of `fault-*`,
+  where one of the two may be removed later: every acked append is there once).
 
 Exits with 0 only if at least one store, one merge, one file and one ack were judged and nothing was off.
 """
@@ -139,8 +141,8 @@ def judge_versions(root, rows, judgement):
     return {(node, row["version"]): row for node, found in versions.items() for row in found}
 
 
-def judge_file(root, row, judgement):
-    """One data file; returns its rows by version."""
+def judge_file(root, row, names, judgement):
+    """One data file; returns the columns `names`, the first of them the time, of its rows by version."""
     path = root / row["location"]
     where = f"{root}: {row['location']}"
     if not path.is_file():
@@ -157,7 +159,7 @@ def judge_file(root, row, judgement):
     judgement.counts["rows"] += table.num_rows
     judgement.check(table.num_rows == row["rows"], where, "has", table.num_rows, "rows")
 
-    time = table["time"]
+    time = table[names[0]]
     nanos = NANOS[time.type.unit]
     times = pc.cast(time, pa.int64())
     found = (pc.min(times).as_py() * nanos, pc.max(times).as_py() * nanos)
@@ -172,14 +174,14 @@ def judge_file(root, row, judgement):
 
     by_version = {}
     columns = [versions, pc.multiply(times, nanos // 1_000 or 1)]
-    columns += [table[name] for name in ("number", "index", "text")]
+    columns += [table[name] for name in names[1:]]
     for version, *values in zip(*(column.to_pylist() for column in columns)):
         by_version.setdefault(version, []).append(tuple(values))
     return by_version
 
 
-def judge_store(base, judgement):
-    root = base / "store"
+def judge_log(root, names, judgement):
+    """The log and the live files: version rows, and the rows stored, by node and version."""
     table = DeltaTable(str(root / "_oplog"))
     rows = table.to_pyarrow_table().to_pylist()
     judge_parts(root, table, judgement)
@@ -190,20 +192,34 @@ def judge_store(base, judgement):
     stored = {}
     for row in rows:
         if row["kind"] == "file" and row["op"] == "add" and row["file_id"] not in removed:
-            for version, values in judge_file(root, row, judgement).items():
+            for version, values in judge_file(root, row, names, judgement).items():
                 stored.setdefault((row["node_id"], version), []).extend(values)
-
-    appends = {}
     for key, row in versions.items():
         where = f"{root}: {row['path']} v{row['version']}"
-        values = sorted(stored.pop(key, []), key=lambda value: value[2])
-        judgement.check(len(values) == row["rows"], where, "has", len(values), "rows")
+        judgement.check(len(stored.get(key, [])) == row["rows"], where, "has other than its rows")
+    strays = [key for key in stored if key not in versions]
+    judgement.check(not strays, root, "holds rows of versions that are not there:", strays)
+    judgement.counts["stores"] += 1
+    return versions, stored
+
+
+def acks_of(base):
+    return [json.loads(line) for line in (base / "acks.jsonl").read_text().splitlines()]
+
+
+def judge_killed(base, judgement):
+    """What a killed writer left."""
+    root = base / "store"
+    versions, stored = judge_log(root, ("time", "number", "index", "text"), judgement)
+    appends = {}
+    for key, row in versions.items():
+        values = sorted(stored.get(key, []), key=lambda value: value[2])
         if not values:
             continue
         number = values[0][1]
+        where = f"{root}: {row['path']} v{row['version']}"
         judgement.check(values == rows_of(number), where, "holds", values)
         appends.setdefault((row["path"], number), []).append(row["version"])
-    judgement.check(not stored, root, "holds rows of versions that are not there:", list(stored))
 
     for (path, number), found in appends.items():
         judgement.check(len(found) == 1, root, path, "append", number, "is there as", found)
@@ -213,22 +229,41 @@ def judge_store(base, judgement):
     ]
     judgement.check(atomic[0] == atomic[1], root, "halves of", atomic[0] ^ atomic[1])
 
-    for line in (base / "acks.jsonl").read_text().splitlines():
-        ack = json.loads(line)
+    for ack in acks_of(base):
         found = appends.get((ack["path"], ack["number"]))
         judgement.check(found == [ack["version"]], root, "ack", ack, "is there as", found)
         judgement.check(len(rows_of(ack["number"])) == ack["rows"], root, "ack", ack)
         judgement.counts["acks"] += 1
-    judgement.counts["stores"] += 1
+
+
+def judge_failed(base, judgement):
+    """What a writer left whose requests failed at random. All rows of an append carry its mark."""
+    root = base / "store"
+    versions, stored = judge_log(root, ("ts", "count"), judgement)
+    found = {}
+    for key, row in versions.items():
+        marks = {mark for _, mark in stored.get(key, [])}
+        judgement.check(len(marks) == 1, root, row["path"], row["version"], "has the marks", marks)
+        found.setdefault(row["transaction_id"], []).append((row["version"], row["rows"], *marks))
+    for transaction, appends in found.items():
+        judgement.check(len(appends) == 1, root, transaction, "is there as", appends)
+    for ack in acks_of(base):
+        said = [(ack["version"], ack["rows"], ack["mark"])]
+        there = found.get(ack["transaction"])
+        judgement.check(there == said, root, "ack", ack, "is there as", there)
+        judgement.counts["acks"] += 1
 
 
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     judgement = Judgement()
-    for base in sorted(pathlib.Path(sys.argv[1]).glob("store-*")):
+    directory = pathlib.Path(sys.argv[1])
+    stores = [(base, judge_killed) for base in sorted(directory.glob("store-*"))]
+    stores += [(base, judge_failed) for base in sorted(directory.glob("fault-*"))]
+    for base, judge in stores:
         try:
-            judge_store(base, judgement)
+            judge(base, judgement)
         except Exception as error:  # Whatever a judge stumbles over is a fault of the store.
             judgement.check(False, base, "cannot be read:", type(error).__name__, error)
     print(", ".join(f"{count} {what}" for what, count in judgement.counts.items()))

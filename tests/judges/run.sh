@@ -1,5 +1,6 @@
 #!/bin/sh
-# Kills writers, many times, and has what they leave judged by pyarrow and python deltalake.
+# Kills writers, many times, and lets requests of others fail; has what they leave judged by pyarrow
+# and python deltalake.
 # usage: run.sh [DIR]      (works in DIR, which must be empty or absent; default: a new one)
 # TIDELOG_KILL_ROUNDS: how many kills (default 200). TIDELOG_JUDGES_VENV: an environment that
 # setup.sh made, to be used again; made in DIR otherwise.
@@ -22,8 +23,11 @@ export TIDELOG_KILL_ROUNDS
 echo "killing $TIDELOG_KILL_ROUNDS writers in $stores"
 (
     cd "$here/../.."
-    TIDELOG_KILL_DIR=$stores cargo test --quiet -p tidelog-tests --test integration -- \
+    TIDELOG_KILL_DIR=$stores cargo test --quiet --workspace --locked --test integration -- \
         --ignored --exact --nocapture kill::a_killed_writer_leaves_stores_for_other_judges
+    echo "writing under random faults in $stores"
+    TIDELOG_FAULT_DIR=$stores cargo test --quiet --workspace --locked --test integration -- \
+        --ignored --exact faults::random::random_faults_leave_stores_for_other_judges
 )
 "$venv/bin/python" -B "$here/judge.py" "$stores"
 # A judge that cannot fail proves nothing: one flipped bit in each data file must be noticed. (In

@@ -510,11 +510,14 @@ impl Log {
         let mut backoff = PUBLISH_BACKOFF_MS;
         let mut reason = String::new();
         let asked = Moment::now(&self.inner.env);
+        // What a refusal says of one put it does not say of those before it.
+        let mut may_be_in_flight = false;
         for _ in 0..PUBLISH_ATTEMPTS {
             let json = staged.json.clone().into();
             let put = objects.store.put_opts(&object, json, PutMode::Create.into()).await;
             let Err(error) = put else { return self.confirm(staged, asked).await };
             reason = error.to_string();
+            may_be_in_flight |= !is_definite(&error);
             match objects.commit(version).await {
                 Ok(Some(found)) if found.id == staged.commit.id => {
                     if !failed_locally(&error) {
@@ -531,7 +534,7 @@ impl Log {
                     }
                     return Ok(CommitOutcome::Conflict);
                 }
-                Ok(None) if is_definite(&error) => {
+                Ok(None) if !may_be_in_flight => {
                     return Err(store_error("committing", &object, error));
                 }
                 Ok(None) => {}

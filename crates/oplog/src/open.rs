@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
-use tidelog_core::CommitVersion;
+use tidelog_core::{CommitVersion, ErrorKind};
 use tidelog_storage::object_store::{ObjectStore, path::Path};
 
 use crate::checkpoint::{self, Checkpoint, POINTER, Pointer};
@@ -109,28 +109,31 @@ async fn checkpoint_at(
     objects.object(&path).await?.map(checkpoint::decode).transpose()
 }
 
-/// The commits from `first` on, as far as a window of requests shows them.
+/// The commits from `first` on, as far as a window of requests shows them. A request that fails
+/// behind the newest commit was not needed.
 pub(crate) async fn window(
     objects: &LogObjects,
     first: CommitVersion,
     size: i64,
 ) -> Result<Vec<Commit>, Error> {
     let numbers = (0..size).map(|ahead| CommitVersion::new(first.number() + ahead)).collect();
-    let found: Vec<Option<Commit>> = objects
-        .each(numbers, |objects, version| async move { objects.commit(version).await })
+    let found: Vec<Result<Option<Commit>, Error>> = objects
+        .each(numbers, |objects, version| async move { Ok(objects.commit(version).await) })
         .await?;
     let mut commits = Vec::new();
     let mut absent = None;
     for (version, commit) in (first.number()..).map(CommitVersion::new).zip(found) {
         match (commit, absent) {
-            (Some(commit), None) => commits.push(commit),
-            (None, None) => absent = Some(version),
-            (Some(_), Some(gap)) => match objects.commit(gap).await? {
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(_)) if error.kind() == ErrorKind::Corruption => return Err(error),
+            (Ok(Some(commit)), None) => commits.push(commit),
+            (Ok(None), None) => absent = Some(version),
+            (Ok(Some(_)), Some(gap)) => match objects.commit(gap).await? {
                 // It has landed since. Those behind it are left to the next window.
                 Some(_) => break,
                 None => return Err(missing(objects, gap)),
             },
-            (None, Some(_)) => {}
+            (Ok(None) | Err(_), Some(_)) => {}
         }
     }
     Ok(commits)
