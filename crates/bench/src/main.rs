@@ -81,6 +81,10 @@ enum Workload {
     ReadRange(log::cold_range::ReadRangeArgs),
 }
 
+/// As the `tidelog` program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();

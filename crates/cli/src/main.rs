@@ -27,6 +27,10 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Cli;
 use crate::error::Error;
 
+/// Queries and writers allocate much, on many threads at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Stack of the runtime's threads: deeply nested SQL is planned by recursion.
 const THREAD_STACK_BYTES: usize = 8 * 1024 * 1024;
 

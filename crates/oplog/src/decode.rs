@@ -1,16 +1,14 @@
-//! Parquet as log rows.
+//! Parquet, or the JSON inside commits, as log rows.
 //!
 //! A `kind` or `op` that is not known is a newer format and refused. All bytes have been checked
 //! against their hash before they come here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::compute::kernels::cmp::eq;
 use arrow::datatypes::SchemaRef;
@@ -34,6 +32,7 @@ use crate::row::{
     EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
 };
 use crate::schema::column;
+use crate::wide_row::{Columns, Text, WideRow, array};
 
 const BATCH_ROWS: usize = 8192;
 
@@ -111,10 +110,20 @@ pub(crate) fn rows_in(object: &str, batches: Vec<RecordBatch>) -> Result<Vec<Row
     for batch in batches {
         let columns = Columns::of(object, &batch)?;
         for row in 0..batch.num_rows() {
-            rows.push(columns.row(row, &mut shared)?);
+            rows.push(Decoder { object, wide: columns.row(row) }.row(&mut shared)?);
         }
     }
     Ok(rows)
+}
+
+/// The rows of lines of JSON, as Arrow writes a batch of the log's schema.
+pub(crate) fn from_json_lines(object: &str, text: &str) -> Result<Vec<Row>, Error> {
+    let mut shared = Shared::default();
+    let mut row = |line: &str| {
+        let wide = serde_json::from_str(line).map_err(|error| Error::part(object, error))?;
+        Decoder { object, wide }.row(&mut shared)
+    };
+    text.lines().filter(|line| !line.is_empty()).map(&mut row).collect()
 }
 
 /// Values that many rows have in common, decoded once.
@@ -203,120 +212,48 @@ impl ChunkReader for SparseBytes {
     }
 }
 
-/// The columns of a batch, each of its type.
-struct Columns<'a> {
+/// A row of the log that lies in an object.
+struct Decoder<'a> {
     object: &'a str,
-    commit_version: &'a Int64Array,
-    kind: &'a StringArray,
-    op: &'a StringArray,
-    entry_type: &'a StringArray,
-    node_id: &'a StringArray,
-    path: &'a StringArray,
-    timestamp: &'a TimestampMicrosecondArray,
-    version: &'a Int64Array,
-    min_event_time: &'a Int64Array,
-    max_event_time: &'a Int64Array,
-    event_time_column: &'a StringArray,
-    rows: &'a Int64Array,
-    transaction_id: &'a StringArray,
-    schema: &'a BinaryArray,
-    options: &'a StringArray,
-    detail: &'a StringArray,
-    file: FileColumns<'a>,
+    wide: WideRow<'a>,
 }
 
-/// The columns of file rows.
-struct FileColumns<'a> {
-    file_id: &'a StringArray,
-    location: &'a StringArray,
-    size: &'a Int64Array,
-    row_groups: &'a Int64Array,
-    row_offset: &'a Int64Array,
-    tail_length: &'a Int64Array,
-    hash: &'a StringArray,
-    tail_hash: &'a StringArray,
-    page_hashes: &'a BinaryArray,
-    min_version: &'a Int64Array,
-    max_version: &'a Int64Array,
-    version_base: &'a Int64Array,
-    partition: &'a StringArray,
-    file_order: &'a StringArray,
-    superseded: &'a BooleanArray,
-    unique: &'a BooleanArray,
-    min_until: &'a Int64Array,
-    column_stats: &'a BinaryArray,
-}
-
-fn array<'a, A: Array + 'static>(
-    object: &str,
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a A, Error> {
-    let array = batch.column_by_name(name);
-    array
-        .and_then(|array| array.as_any().downcast_ref())
-        .ok_or_else(|| Error::part(object, format!("column {name} is missing or of another type")))
-}
-
-impl<'a> Columns<'a> {
-    fn of(object: &'a str, batch: &'a RecordBatch) -> Result<Self, Error> {
-        Ok(Self {
-            object,
-            commit_version: array(object, batch, column::COMMIT_VERSION)?,
-            kind: array(object, batch, column::KIND)?,
-            op: array(object, batch, column::OP)?,
-            entry_type: array(object, batch, column::ENTRY_TYPE)?,
-            node_id: array(object, batch, column::NODE_ID)?,
-            path: array(object, batch, column::PATH)?,
-            timestamp: array(object, batch, column::TIMESTAMP)?,
-            version: array(object, batch, column::VERSION)?,
-            min_event_time: array(object, batch, column::MIN_EVENT_TIME)?,
-            max_event_time: array(object, batch, column::MAX_EVENT_TIME)?,
-            event_time_column: array(object, batch, column::EVENT_TIME_COLUMN)?,
-            rows: array(object, batch, column::ROWS)?,
-            transaction_id: array(object, batch, column::TRANSACTION_ID)?,
-            schema: array(object, batch, column::SCHEMA)?,
-            options: array(object, batch, column::OPTIONS)?,
-            detail: array(object, batch, column::DETAIL)?,
-            file: FileColumns::of(object, batch)?,
-        })
-    }
-
-    fn row(&self, row: usize, shared: &mut Shared) -> Result<Row, Error> {
-        match self.kind.value(row) {
-            "tree" => self.tree(row, shared).map(Row::Tree),
-            "store" => self.store(row).map(Row::Store),
-            "version" => self.version(row, shared).map(Row::Version),
-            "file" => self.file(row, shared).map(Row::File),
+impl Decoder<'_> {
+    fn row(&self, shared: &mut Shared) -> Result<Row, Error> {
+        match self.wide.kind.as_str() {
+            "tree" => self.tree(shared).map(Row::Tree),
+            "store" => self.store().map(Row::Store),
+            "version" => self.version(shared).map(Row::Version),
+            "file" => self.file(shared).map(Row::File),
             kind => Err(Error::NewerFormat { what: format!("rows of kind {kind:?}") }),
         }
     }
 
-    fn store(&self, row: usize) -> Result<StoreRow, Error> {
-        let detail = self.present("detail", text(self.detail, row))?;
-        let (timestamp, commit) = self.when(row);
-        let op = match self.op.value(row) {
+    fn store(&self) -> Result<StoreRow, Error> {
+        let detail = self.present("detail", text(&self.wide.detail))?;
+        let (timestamp, commit) = self.when();
+        let op = match self.wide.op.as_str() {
             VACUUM => StoreOp::Vacuum {
                 objects: serde_json::from_str(detail).map_err(|e| self.damaged(e))?,
             },
             CLAIM => StoreOp::Claim(epoch::decode(detail, timestamp).map_err(|e| self.damaged(e))?),
             RELEASE => StoreOp::Release(Uuid::try_parse(detail).map_err(|e| self.damaged(e))?),
-            _ => return Err(self.unknown_op(row)),
+            _ => return Err(self.unknown_op()),
         };
         Ok(StoreRow { op, timestamp, commit })
     }
 
-    fn when(&self, row: usize) -> (WriteTime, CommitVersion) {
-        let timestamp = WriteTime::from_micros(self.timestamp.value(row));
-        (timestamp, CommitVersion::new(self.commit_version.value(row)))
+    fn when(&self) -> (WriteTime, CommitVersion) {
+        let timestamp = WriteTime::from_micros(self.wide.timestamp);
+        (timestamp, CommitVersion::new(self.wide.commit_version))
     }
 
     fn damaged(&self, reason: impl std::fmt::Display) -> Error {
         Error::part(self.object, reason)
     }
 
-    fn unknown_op(&self, row: usize) -> Error {
-        let (kind, op) = (self.kind.value(row), self.op.value(row));
+    fn unknown_op(&self) -> Error {
+        let (kind, op) = (self.wide.kind.as_str(), self.wide.op.as_str());
         Error::NewerFormat { what: format!("the {kind} operation {op:?}") }
     }
 
@@ -324,49 +261,48 @@ impl<'a> Columns<'a> {
         value.ok_or_else(|| self.damaged(format!("a row has no {name}")))
     }
 
-    fn number(&self, name: &str, values: &Int64Array, row: usize) -> Result<i64, Error> {
-        self.present(name, long(values, row))
+    fn number(&self, name: &str, value: Option<i64>) -> Result<i64, Error> {
+        self.present(name, value)
     }
 
-    fn unsigned(&self, name: &str, values: &Int64Array, row: usize) -> Result<u64, Error> {
-        let value = self.number(name, values, row)?;
+    fn unsigned(&self, name: &str, value: Option<i64>) -> Result<u64, Error> {
+        let value = self.number(name, value)?;
         u64::try_from(value).map_err(|_| self.damaged(format!("{name} {value} is negative")))
     }
 
     fn parsed<T, E: std::fmt::Display>(
         &self,
         name: &str,
-        values: &StringArray,
-        row: usize,
+        value: &Option<Text<'_>>,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Result<T, Error> {
-        let text = self.present(name, text(values, row))?;
+        let text = self.present(name, text(value))?;
         parse(text).map_err(|error| self.damaged(format!("{name} {text:?}: {error}")))
     }
 
-    fn node(&self, row: usize) -> Result<NodeId, Error> {
-        self.parsed("node_id", self.node_id, row, NodeId::parse)
+    fn node(&self) -> Result<NodeId, Error> {
+        self.parsed("node_id", &self.wide.node_id, NodeId::parse)
     }
 
-    fn tree_path(&self, row: usize, shared: &mut Shared) -> Result<TreePath, Error> {
-        shared.path(self.present("path", text(self.path, row))?).map_err(|e| self.damaged(e))
+    fn tree_path(&self, shared: &mut Shared) -> Result<TreePath, Error> {
+        shared.path(self.present("path", text(&self.wide.path))?).map_err(|e| self.damaged(e))
     }
 
-    fn range(&self, row: usize) -> Result<Option<TimeRange>, Error> {
-        let bounds = long(self.min_event_time, row).zip(long(self.max_event_time, row));
+    fn range(&self) -> Result<Option<TimeRange>, Error> {
+        let bounds = self.wide.min_event_time.zip(self.wide.max_event_time);
         let range = bounds.map(|(min, max)| TimeRange::try_new(min, max));
         range.transpose().map_err(|e| self.damaged(e))
     }
 
-    fn tree(&self, row: usize, shared: &mut Shared) -> Result<TreeRow, Error> {
-        let op = match self.op.value(row) {
+    fn tree(&self, shared: &mut Shared) -> Result<TreeRow, Error> {
+        let op = match self.wide.op.as_str() {
             "create" => TreeOp::Create,
             "rename" => TreeOp::Rename,
             "delete" => TreeOp::Delete,
             "set" => TreeOp::Set,
-            _ => return Err(self.unknown_op(row)),
+            _ => return Err(self.unknown_op()),
         };
-        let entry = match text(self.entry_type, row) {
+        let entry = match text(&self.wide.entry_type) {
             Some("Directory") => EntryType::Directory,
             Some("FileSeries") => EntryType::FileSeries,
             Some("FileData") => EntryType::FileData,
@@ -374,129 +310,98 @@ impl<'a> Columns<'a> {
                 return Err(Error::NewerFormat { what: format!("entries of type {other:?}") });
             }
         };
-        let (timestamp, commit) = self.when(row);
-        let schema = self.schema.is_valid(row).then(|| self.schema.value(row));
+        let (timestamp, commit) = self.when();
+        let schema = self.wide.schema.as_deref();
         Ok(TreeRow {
             op,
-            node: self.node(row)?,
+            node: self.node()?,
             entry,
-            path: self.tree_path(row, shared)?,
+            path: self.tree_path(shared)?,
             timestamp,
             schema: schema.map(|bytes| shared.schema(self.object, bytes)).transpose()?,
-            options: text(self.options, row).map(|text| shared.options(text)).transpose()?,
+            options: text(&self.wide.options).map(|text| shared.options(text)).transpose()?,
             commit,
         })
     }
 
-    fn version(&self, row: usize, shared: &mut Shared) -> Result<VersionRow, Error> {
-        let op = match self.op.value(row) {
+    fn version(&self, shared: &mut Shared) -> Result<VersionRow, Error> {
+        let op = match self.wide.op.as_str() {
             "append" => VersionOp::Append,
             "delete" => VersionOp::Delete,
             "replace" => VersionOp::Replace,
             "restore" => VersionOp::Restore,
-            _ => return Err(self.unknown_op(row)),
+            _ => return Err(self.unknown_op()),
         };
-        let (timestamp, commit) = self.when(row);
-        let time_column = text(self.event_time_column, row);
+        let (timestamp, commit) = self.when();
+        let time_column = text(&self.wide.event_time_column);
         Ok(VersionRow {
             op,
-            node: self.node(row)?,
-            path: self.tree_path(row, shared)?,
-            version: Version::new(self.number("version", self.version, row)?),
+            node: self.node()?,
+            path: self.tree_path(shared)?,
+            version: Version::new(self.number("version", self.wide.version)?),
             timestamp,
-            rows: self.unsigned("rows", self.rows, row)?,
-            range: self.range(row)?,
+            rows: self.unsigned("rows", self.wide.rows)?,
+            range: self.range()?,
             time_column: shared.text(self.present("event_time_column", time_column)?),
             transaction: self.parsed(
                 "transaction_id",
-                self.transaction_id,
-                row,
+                &self.wide.transaction_id,
                 TransactionId::parse,
             )?,
             commit,
         })
     }
 
-    fn file(&self, row: usize, shared: &mut Shared) -> Result<FileRow, Error> {
-        let file = &self.file;
-        let op = match self.op.value(row) {
+    fn file(&self, shared: &mut Shared) -> Result<FileRow, Error> {
+        let op = match self.wide.op.as_str() {
             "add" => FileOp::Add,
             "remove" => FileOp::Remove,
-            _ => return Err(self.unknown_op(row)),
+            _ => return Err(self.unknown_op()),
         };
-        let order = match text(file.file_order, row) {
+        let order = match text(&self.wide.file_order) {
             Some("time") => FileOrder::Time,
             other => return Err(Error::NewerFormat { what: format!("files in order {other:?}") }),
         };
-        let superseded = file.superseded.is_valid(row) && file.superseded.value(row);
-        if file.row_offset.is_valid(row) || file.min_until.is_valid(row) || superseded {
+        let superseded = self.wide.superseded == Some(true);
+        if self.wide.row_offset.is_some() || self.wide.min_until.is_some() || superseded {
             return Err(Error::NewerFormat { what: "shared or superseded files".to_owned() });
         }
-        let (timestamp, commit) = self.when(row);
-        let row_groups = self.unsigned("row_groups", file.row_groups, row)?;
+        let (timestamp, commit) = self.when();
+        let row_groups = self.unsigned("row_groups", self.wide.row_groups)?;
         Ok(FileRow {
             op,
-            file: self.parsed("file_id", file.file_id, row, FileId::parse)?,
-            node: self.node(row)?,
-            path: self.tree_path(row, shared)?,
+            file: self.parsed("file_id", &self.wide.file_id, FileId::parse)?,
+            node: self.node()?,
+            path: self.tree_path(shared)?,
             timestamp,
-            location: self.present("location", text(file.location, row))?.into(),
-            size: self.unsigned("size", file.size, row)?,
-            rows: self.unsigned("rows", self.rows, row)?,
+            location: self.present("location", text(&self.wide.location))?.into(),
+            size: self.unsigned("size", self.wide.size)?,
+            rows: self.unsigned("rows", self.wide.rows)?,
             row_groups: u32::try_from(row_groups).map_err(|e| self.damaged(e))?,
-            tail_length: self.unsigned("tail_length", file.tail_length, row)?,
-            hash: self.parsed("hash", file.hash, row, FromStr::from_str)?,
-            tail_hash: self.parsed("tail_hash", file.tail_hash, row, FromStr::from_str)?,
-            page_hashes: binary(file.page_hashes, row),
-            range: self.present("range of event time", self.range(row)?)?,
-            min_version: Version::new(self.number("min_version", file.min_version, row)?),
-            max_version: Version::new(self.number("max_version", file.max_version, row)?),
-            version_base: self.number("version_base", file.version_base, row)?,
-            partition: text(file.partition, row).map(Into::into),
+            tail_length: self.unsigned("tail_length", self.wide.tail_length)?,
+            hash: self.parsed("hash", &self.wide.hash, FromStr::from_str)?,
+            tail_hash: self.parsed("tail_hash", &self.wide.tail_hash, FromStr::from_str)?,
+            page_hashes: bytes(&self.wide.page_hashes),
+            range: self.present("range of event time", self.range()?)?,
+            min_version: Version::new(self.number("min_version", self.wide.min_version)?),
+            max_version: Version::new(self.number("max_version", self.wide.max_version)?),
+            version_base: self.number("version_base", self.wide.version_base)?,
+            partition: text(&self.wide.partition).map(Into::into),
             order,
             superseded: false,
-            unique: file.unique.is_valid(row) && file.unique.value(row),
-            column_stats: binary(file.column_stats, row),
+            unique: self.wide.unique_rows == Some(true),
+            column_stats: bytes(&self.wide.column_stats),
             commit,
         })
     }
 }
 
-impl<'a> FileColumns<'a> {
-    fn of(object: &str, batch: &'a RecordBatch) -> Result<Self, Error> {
-        Ok(Self {
-            file_id: array(object, batch, column::FILE_ID)?,
-            location: array(object, batch, column::LOCATION)?,
-            size: array(object, batch, column::SIZE)?,
-            row_groups: array(object, batch, column::ROW_GROUPS)?,
-            row_offset: array(object, batch, column::ROW_OFFSET)?,
-            tail_length: array(object, batch, column::TAIL_LENGTH)?,
-            hash: array(object, batch, column::HASH)?,
-            tail_hash: array(object, batch, column::TAIL_HASH)?,
-            page_hashes: array(object, batch, column::PAGE_HASHES)?,
-            min_version: array(object, batch, column::MIN_VERSION)?,
-            max_version: array(object, batch, column::MAX_VERSION)?,
-            version_base: array(object, batch, column::VERSION_BASE)?,
-            partition: array(object, batch, column::PARTITION)?,
-            file_order: array(object, batch, column::FILE_ORDER)?,
-            superseded: array(object, batch, column::SUPERSEDED)?,
-            unique: array(object, batch, column::UNIQUE)?,
-            min_until: array(object, batch, column::MIN_UNTIL)?,
-            column_stats: array(object, batch, column::COLUMN_STATS)?,
-        })
-    }
+fn text<'a>(value: &'a Option<Text<'_>>) -> Option<&'a str> {
+    value.as_ref().map(Text::as_str)
 }
 
-fn text(values: &StringArray, row: usize) -> Option<&str> {
-    values.is_valid(row).then(|| values.value(row))
-}
-
-fn long(values: &Int64Array, row: usize) -> Option<i64> {
-    values.is_valid(row).then(|| values.value(row))
-}
-
-fn binary(values: &BinaryArray, row: usize) -> Bytes {
-    if values.is_valid(row) { Bytes::copy_from_slice(values.value(row)) } else { Bytes::new() }
+fn bytes(value: &Option<Cow<'_, [u8]>>) -> Bytes {
+    value.as_deref().map(Bytes::copy_from_slice).unwrap_or_default()
 }
 
 fn decode_options(text: &str) -> Result<Arc<SeriesOptions>, Error> {

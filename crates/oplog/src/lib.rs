@@ -33,6 +33,7 @@ pub mod series;
 pub mod tree;
 pub mod tree_rows;
 pub mod upkeep;
+mod wide_row;
 
 mod checkpoint;
 mod commit;
