@@ -6,6 +6,7 @@
 //! | [`path`] | [`TreePath`] and [`PathPattern`]: names in the tree and globs over them |
 //! | [`time`] | [`EventTime`], [`WriteTime`], [`TimeUnit`], [`TimeRange`] and how people write them |
 //! | [`version`] | [`Version`], [`CommitVersion`], [`AsOf`] |
+//! | [`memory`] | [`MemoryBudget`]: memory that several holders share |
 //! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`], [`WalId`] |
 //! | [`mod@env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
 //!
@@ -15,6 +16,7 @@
 pub mod env;
 pub mod error;
 pub mod id;
+pub mod memory;
 pub mod path;
 pub mod time;
 pub mod version;
@@ -22,6 +24,7 @@ pub mod version;
 pub use env::{Clock, Env, Randomness};
 pub use error::ErrorKind;
 pub use id::{FileId, NodeId, TransactionId, WalId};
+pub use memory::{Holder, MemoryBudget, MemoryUsage};
 pub use path::{PathError, PathPattern, TreePath};
 pub use time::{EventTime, TimeError, TimeRange, TimeUnit, WriteTime};
 pub use version::{AsOf, CommitVersion, Version};
