@@ -6,6 +6,7 @@
 //! | `faults` | is an acked append kept, once, whatever fails underneath? |
 //! | `kill` | is it kept when the process is killed? |
 //! | `object_stores` | does it all hold on S3 and Google Cloud Storage, over sockets that break? |
+//! | `memory` | do rows in memory, caches and queries stay within one budget? |
 //! | `processes` | do eight processes that append to one series each get their versions? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
@@ -32,6 +33,8 @@ mod fsck;
 mod hot;
 #[cfg(test)]
 mod kill;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //! | `rules` | physical rules: aggregates answered from the log, newest rows of keys, one stream |
 //! | `catalog`, `functions`, `log_tables`, `tiers_table` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
+//! | `pool` | the memory of queries, as part of the store's budget |
 //! | [`read`] | reads by options, for the Rust API and the command line |
 //!
 //! This crate owns `datafusion`.
@@ -35,6 +36,7 @@ mod catalog;
 mod functions;
 mod insert;
 mod log_tables;
+mod pool;
 mod round_literals;
 mod rules;
 mod scan;

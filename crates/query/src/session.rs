@@ -8,7 +8,6 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
@@ -17,7 +16,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt};
-use tidelog_core::FileId;
+use tidelog_core::{FileId, Holder, MemoryBudget};
 use tidelog_store::{Engine, Head};
 use url::Url;
 
@@ -25,14 +24,20 @@ use crate::catalog::StoreCatalog;
 use crate::error::Error;
 use crate::functions::{self, SeriesFunction};
 use crate::policy::SqlPolicy;
+use crate::pool::BudgetPool;
 use crate::round_literals::RoundLiterals;
 use crate::{limits, rules};
 
 /// Memory kept between a scan and the operator that takes its ordered rows, per partition.
-const ORDERED_BUFFER_BYTES: usize = 16 * 1024 * 1024;
-
-/// The least that queries get where the machine's memory cannot be told.
-const MEMORY_BYTES_MIN: usize = 256 * 1024 * 1024;
+const ORDERED_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Memory that a sort keeps for merging what it has spilled, per partition.
+const MERGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Of what queries can have, either takes at most this part in all partitions together.
+const BUFFERS_PART: usize = 8;
+/// A partition with buffers of fewer bytes works on fewer rows at a time: merges hold several batches
+/// of each of their inputs.
+const SMALL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+const SMALL_BATCH_ROWS: usize = 2048;
 
 /// How many sessions are kept for statements to come.
 const IDLE_SESSIONS_MAX: usize = 8;
@@ -48,9 +53,6 @@ pub(crate) const LOG_SCHEMA: &str = "tidelog";
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct QueryOptions {
-    /// Memory that queries share, in bytes; what needs more spills or fails. `None` is a quarter of
-    /// the machine's.
-    pub memory_bytes_max: Option<usize>,
     /// How many partitions run at once. `None` is the number of cores.
     pub partitions: Option<usize>,
     /// Whether queries for the newest rows of each key leave out older rows while they read. The
@@ -60,18 +62,11 @@ pub struct QueryOptions {
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { memory_bytes_max: None, partitions: None, key_pruning: true }
+        Self { partitions: None, key_pruning: true }
     }
 }
 
 impl QueryOptions {
-    /// Limits the memory that queries share. Default: a quarter of the machine's.
-    #[must_use]
-    pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
-        self.memory_bytes_max = Some(bytes);
-        self
-    }
-
     /// Sets how many partitions run at once. Default: the number of cores.
     #[must_use]
     pub fn with_partitions(mut self, partitions: usize) -> Self {
@@ -108,10 +103,10 @@ impl Queries {
     /// # Errors
     /// If the runtime cannot be set up (temporary directory, memory).
     pub fn try_new(engine: Engine, options: &QueryOptions) -> Result<Self, Error> {
-        let runtime = runtime(options)?;
+        let runtime = runtime(&engine)?;
         let url = register(&engine, &runtime)?;
         let state = SessionStateBuilder::new()
-            .with_config(config(options))
+            .with_config(config(options, engine.memory()))
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rules(rules::all(options.key_pruning))
@@ -225,31 +220,30 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     std::iter::once(ours).chain(Analyzer::new().rules).collect()
 }
 
-fn config(options: &QueryOptions) -> SessionConfig {
+fn config(options: &QueryOptions, memory: &MemoryBudget) -> SessionConfig {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let partitions = options.partitions.unwrap_or(cores);
+    let memory = usize::try_from(memory.within_reach(Holder::Queries)).unwrap_or(usize::MAX);
+    let buffer = memory / BUFFERS_PART / partitions;
     let mut config = SessionConfig::new()
-        .with_target_partitions(options.partitions.unwrap_or(cores))
+        .with_target_partitions(partitions)
         .with_default_catalog_and_schema(CATALOG, SERIES_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
+    if buffer < SMALL_BUFFER_BYTES {
+        config = config.with_batch_size(SMALL_BATCH_ROWS);
+    }
     let settings = config.options_mut();
     settings.execution.parquet.pushdown_filters = true;
     settings.execution.parquet.enable_page_index = true;
-    settings.execution.sort_pushdown_buffer_capacity = ORDERED_BUFFER_BYTES;
+    settings.execution.sort_pushdown_buffer_capacity = buffer.min(ORDERED_BUFFER_BYTES_MAX);
+    settings.execution.sort_spill_reservation_bytes = buffer.min(MERGE_BYTES_MAX);
     config
 }
 
-fn runtime(options: &QueryOptions) -> Result<Arc<RuntimeEnv>, Error> {
-    let bytes = options.memory_bytes_max.unwrap_or_else(quarter_of_memory);
-    let pool = Arc::new(FairSpillPool::new(bytes));
+fn runtime(engine: &Engine) -> Result<Arc<RuntimeEnv>, Error> {
+    let pool = Arc::new(BudgetPool::new(engine.memory().clone()));
     Ok(RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?)
-}
-
-fn quarter_of_memory() -> usize {
-    let memory = sysinfo::RefreshKind::nothing()
-        .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram());
-    let bytes = sysinfo::System::new_with_specifics(memory).total_memory() / 4;
-    usize::try_from(bytes).unwrap_or(usize::MAX).max(MEMORY_BYTES_MIN)
 }
 
 /// Makes the store's objects known to plans, under a name that no user can write.

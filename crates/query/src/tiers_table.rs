@@ -42,6 +42,8 @@ fn schema() -> SchemaRef {
         Field::new("appends_per_sync", DataType::Float64, true),
         count("flushes"),
         count("waits"),
+        count("memory_bytes"),
+        count("memory_bytes_max"),
         Field::new("owner", DataType::Utf8, false),
         Field::new("as_of", moment, true),
     ]))
@@ -66,6 +68,8 @@ fn row(tiers: &Tiers, schema: &SchemaRef) -> Result<RecordBatch> {
         Arc::new(Float64Array::from(vec![per_sync])),
         count(|known| known.flushes),
         count(|known| known.waits),
+        count(|known| known.memory_bytes),
+        count(|known| known.memory_bytes_max),
         Arc::new(StringArray::from(vec![tiers.owner.to_string()])),
         Arc::new(as_of.with_timezone("UTC")),
     ];

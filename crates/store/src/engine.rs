@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidelog_core::{Env, ErrorKind, PathPattern, TransactionId, TreePath, Version, WriteTime};
+use tidelog_core::{
+    Env, ErrorKind, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime,
+};
 use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
@@ -14,6 +16,7 @@ use crate::error::Error;
 use crate::file_reader::FileReaders;
 use crate::head::Head;
 use crate::hot::HotState;
+use crate::memory;
 use crate::owner::abandoned::{self, Abandoned};
 use crate::owner::{Owner, TierOptions, TierStatistics};
 use crate::series_schema::SeriesSchema;
@@ -35,7 +38,10 @@ pub enum Mode {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Bytes of decoded footers kept in memory.
+    /// Bytes of memory that everything shares: what is hot, caches and queries. `None` is a quarter
+    /// of the machine's.
+    pub memory_bytes_max: Option<u64>,
+    /// Bytes of decoded footers kept in memory, as far as the budget allows.
     pub footer_cache_bytes_max: u64,
     /// Who keeps the log short.
     pub upkeep: UpkeepMode,
@@ -53,6 +59,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
+            memory_bytes_max: None,
             footer_cache_bytes_max: 64 * 1024 * 1024,
             upkeep: UpkeepMode::default(),
             max_staleness: Duration::ZERO,
@@ -76,6 +83,7 @@ pub(crate) struct Ground {
     pub(crate) log: Log,
     pub(crate) env: Env,
     pub(crate) files: FileReaders,
+    pub(crate) memory: MemoryBudget,
 }
 
 #[derive(Debug)]
@@ -97,33 +105,42 @@ impl Engine {
     /// Makes an empty store.
     ///
     /// # Errors
-    /// If there is one already, or the object store cannot hold one.
+    /// If there is one already, the object store cannot hold one, or the memory budget is too small.
     pub async fn create(
         store: Arc<dyn ObjectStore>,
         env: Env,
         options: &EngineOptions,
     ) -> Result<Self, Error> {
+        let memory = memory::budget(options)?;
         let log = Log::create(Arc::clone(&store), env.clone(), &options.log).await?;
-        Ok(Self::with_log(store, log, env, options))
+        Ok(Self::with_log(store, log, env, memory, options))
     }
 
     /// Opens a store that exists. Nothing is written.
     ///
     /// # Errors
-    /// If there is none, its format is newer, it is damaged, or it cannot be read.
+    /// If there is none, its format is newer, it is damaged, it cannot be read, or the memory budget
+    /// is too small.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
         env: Env,
         options: &EngineOptions,
     ) -> Result<Self, Error> {
+        let memory = memory::budget(options)?;
         let log = Log::open(Arc::clone(&store), env.clone()).await?;
-        Ok(Self::with_log(store, log, env, options))
+        Ok(Self::with_log(store, log, env, memory, options))
     }
 
-    fn with_log(store: Arc<dyn ObjectStore>, log: Log, env: Env, options: &EngineOptions) -> Self {
-        let files = FileReaders::new(Arc::clone(&store), options.footer_cache_bytes_max);
+    fn with_log(
+        store: Arc<dyn ObjectStore>,
+        log: Log,
+        env: Env,
+        memory: MemoryBudget,
+        options: &EngineOptions,
+    ) -> Self {
+        let files = FileReaders::new(Arc::clone(&store), &memory);
         let inner = Inner {
-            ground: Ground { store, log, env, files },
+            ground: Ground { store, log, env, files, memory },
             upkeep: options.upkeep,
             max_staleness: options.max_staleness,
             mode: options.mode,
@@ -153,6 +170,12 @@ impl Engine {
     #[must_use]
     pub fn files(&self) -> &FileReaders {
         &self.inner.ground.files
+    }
+
+    /// The memory that this handle and its clones share: who holds how much of it.
+    #[must_use]
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.inner.ground.memory
     }
 
     /// Clock and randomness.

@@ -6,6 +6,8 @@ use thiserror::Error;
 use tidelog_core::{ErrorKind, PathError, TimeError, TreePath, Version};
 use tidelog_storage::{kind_of, object_store};
 
+use crate::memory::MEMORY_BYTES_MIN;
+
 /// An error of the engine. Unless it says otherwise, nothing was stored.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
@@ -175,6 +177,15 @@ pub enum Error {
          a directory for the log (`--wal-dir`), or open the store in shared mode"
     )]
     NoWalDirectory,
+    /// The memory budget is too small.
+    #[error(
+        "{bytes} bytes of memory are too few to work with; allow {MEMORY_BYTES_MIN} or more \
+         (`--memory`)"
+    )]
+    Memory {
+        /// The budget that was asked for.
+        bytes: u64,
+    },
     /// No thread could be started.
     #[error(
         "no thread for the write-ahead log could be started: {reason}; free some and try again"

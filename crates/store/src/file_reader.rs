@@ -6,8 +6,8 @@
 //! the file; they are never decoded.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -21,7 +21,8 @@ use parquet::file::metadata::{
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use tidelog_core::FileId;
+use tidelog_core::memory::Account;
+use tidelog_core::{FileId, Holder, MemoryBudget};
 use tidelog_oplog::{FileRow, Hash128};
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
@@ -61,16 +62,20 @@ impl Weighter<FileId, Footer> for FooterWeight {
 pub struct FileReaders {
     store: Arc<dyn ObjectStore>,
     footers: Arc<Cache<FileId, Footer, FooterWeight>>,
+    /// What the footers take of the memory budget.
+    memory: Arc<Mutex<Account>>,
 }
 
 impl FileReaders {
-    /// Readers over `store` that keep at most about `cache_bytes_max` bytes of footers.
+    /// Readers over `store` that keep as many bytes of footers as `memory` has for them.
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, cache_bytes_max: u64) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, memory: &MemoryBudget) -> Self {
+        let cache_bytes_max = memory.share(Holder::Footers).ceiling;
         // An entry is a few KiB; the item count is only a hint for sizing the table.
         let items = usize::try_from(cache_bytes_max / 8192).unwrap_or(1024).max(16);
         let footers = Cache::with_weighter(items, cache_bytes_max, FooterWeight);
-        Self { store, footers: Arc::new(footers) }
+        let memory = Arc::new(Mutex::new(memory.account(Holder::Footers)));
+        Self { store, footers: Arc::new(footers), memory }
     }
 
     /// The store that holds the files.
@@ -96,6 +101,8 @@ impl FileReaders {
     /// Keeps the footer of a file that was just written, so that reading it back costs no request.
     pub(crate) fn remember(&self, file: FileId, footer: Footer) {
         self.footers.insert(file, footer);
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.set(self.footers.weight());
     }
 }
 
@@ -208,7 +215,7 @@ impl FileReader {
         let pages = PageTable::of_log(&metadata, &self.file.page_hashes)
             .ok_or_else(|| self.damaged("its pages do not fit the hashes in the log"))?;
         let footer = Footer { metadata, pages: Arc::new(pages), whole };
-        self.readers.footers.insert(self.file.file, footer.clone());
+        self.readers.remember(self.file.file, footer.clone());
         Ok(footer)
     }
 

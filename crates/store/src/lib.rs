@@ -12,6 +12,7 @@
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
 //! | [`changes`] | versions as they land |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
+//! | [`memory`] | how the memory budget is divided |
 //! | [`names`] | which objects never change |
 //! | [`tiers`] | how much is in memory and in the write-ahead log |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
@@ -35,6 +36,7 @@ pub mod file_reader;
 pub mod fsck;
 pub mod head;
 pub mod hot;
+pub mod memory;
 pub mod names;
 pub mod owner;
 pub mod pages;

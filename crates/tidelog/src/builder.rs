@@ -120,7 +120,8 @@ impl StoreBuilder {
     }
 
     /// Sets how many rows, and how many bytes of memory, one writer alone gathers before they are
-    /// written to files; twice as much may be in memory. Default: 1,000,000 rows, 256 MiB.
+    /// written to files; twice as much may be in memory. More than a quarter of
+    /// [the memory](Self::with_memory_bytes_max) is taken for that. Default: 1,000,000 rows, 256 MiB.
     pub fn with_hot_max(mut self, rows: u64, bytes: u64) -> Self {
         (self.engine.tier.rows_max, self.engine.tier.bytes_max) = (rows, bytes);
         self
@@ -140,10 +141,12 @@ impl StoreBuilder {
         self
     }
 
-    /// Limits the memory of queries, in bytes; what needs more spills to disk or fails. Default: a
-    /// quarter of the machine's.
+    /// Sets the memory, in bytes, that everything shares which grows with the work: rows in memory
+    /// that are not in files yet, caches, and queries, which spill to disk or fail where they need
+    /// more. [`Store::memory`] tells who holds how much. At least 32 MiB. Default: a quarter of what
+    /// the machine, or the control group that the process is in, has.
     pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
-        self.queries = self.queries.with_memory_bytes_max(bytes);
+        self.engine.memory_bytes_max = Some(bytes as u64);
         self
     }
 

@@ -46,8 +46,8 @@ pub use store::{Entry, SeriesDescription, Store, StoreStatistics, VersionInfo};
 pub use stream::{SeriesStream, SqlStream};
 pub use tidelog_core::env::{Clock, Env, Randomness};
 pub use tidelog_core::{
-    AsOf, CommitVersion, ErrorKind, EventTime, NodeId, PathPattern, TimeRange, TimeUnit,
-    TransactionId, TreePath, Version, WriteTime,
+    AsOf, CommitVersion, ErrorKind, EventTime, Holder, MemoryUsage, NodeId, PathPattern, TimeRange,
+    TimeUnit, TransactionId, TreePath, Version, WriteTime,
 };
 pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};

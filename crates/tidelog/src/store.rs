@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tidelog_core::{
-    NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version, WriteTime,
+    MemoryUsage, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
+    WriteTime,
 };
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, SqlPolicy};
@@ -292,6 +293,13 @@ impl Store {
     /// As [`Store::flush`]; the store stays claimed.
     pub async fn close(&self) -> Result<()> {
         Ok(self.engine().close().await?)
+    }
+
+    /// Who holds how much of [the memory budget](StoreBuilder::with_memory_bytes_max), at this moment
+    /// and at most so far.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUsage {
+        self.engine().memory().usage()
     }
 
     /// How much is in memory and in the write-ahead log; `None` if this handle has not claimed the

@@ -59,6 +59,7 @@ fn table(known: &TierStatistics) -> String {
         "appends/sync",
         "flushes",
         "waits",
+        "memory",
     ];
     let row = vec![
         "hot".to_owned(),
@@ -71,8 +72,9 @@ fn table(known: &TierStatistics) -> String {
         known.appends_per_sync().map(|mean| format!("{mean:.1}")).unwrap_or_default(),
         grouped(known.flushes),
         grouped(known.waits),
+        format!("{} of {}", size(known.memory_bytes), size(known.memory_bytes_max)),
     ];
-    output::columns(Some(&header), &[row], &[1, 2, 3, 4, 5, 6, 7, 8, 9])
+    output::columns(Some(&header), &[row], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 }
 
 fn document(tiers: &Tiers) -> Value {
@@ -97,6 +99,8 @@ fn document(tiers: &Tiers) -> Value {
             "flushes": known.flushes,
             "flushed_rows": known.flushed_rows,
             "waits": known.waits,
+            "memory_bytes": known.memory_bytes,
+            "memory_bytes_max": known.memory_bytes_max,
         })
     });
     json!({

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
+use tidelog_core::{Holder, MemoryBudget};
 use tidelog_storage::{FileSystem, OsFileSystem};
 use tidelog_wal::WalOptions;
 use tokio::sync::{Semaphore, oneshot};
@@ -41,7 +42,7 @@ use self::claim::Claimed;
 use self::record::SeriesRecord;
 pub(crate) use self::record::encode_rows;
 pub(crate) use self::sequencer::HotAppend;
-use self::sequencer::{Message, Pending, Sequencer};
+use self::sequencer::{Message, Pending, Place, Sequencer};
 use self::shared::Shared;
 use crate::commit::{Landed, OwnEpoch, Rejected, Work, Writer};
 use crate::engine::{Durability, Ground};
@@ -49,9 +50,6 @@ use crate::error::Error;
 use crate::hot::{HotFile, HotState};
 use crate::prepare::PreparedRows;
 use crate::series_schema::SeriesSchema;
-
-/// What may be queued before appenders wait, in KiB of rows.
-const QUEUED_KIB_MAX: usize = 64 * 1024;
 
 /// What an append that was acknowledged survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +74,8 @@ pub struct TierOptions {
     pub durability: WalDurability,
     /// Rows of a generation; a full one is written to files.
     pub rows_max: u64,
-    /// Bytes of memory of a generation. Two may be in memory.
+    /// Bytes of memory of a generation; at most a quarter of the memory budget, whatever it says
+    /// here. Two may be in memory.
     pub bytes_max: u64,
     /// The age at which a generation is written to files.
     pub age_max: Duration,
@@ -127,6 +126,12 @@ pub struct TierStatistics {
     pub flushed_rows: u64,
     /// How often appends had to wait for a flush.
     pub waits: u64,
+    /// Bytes that all who share the memory budget hold: queries and caches too.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// The memory budget.
+    #[serde(default)]
+    pub memory_bytes_max: u64,
 }
 
 impl TierStatistics {
@@ -143,6 +148,8 @@ impl TierStatistics {
 pub(crate) struct Owner {
     shared: Arc<Shared>,
     messages: mpsc::Sender<Message>,
+    memory: MemoryBudget,
+    /// KiB of memory that more appends may take while they wait.
     queued: Arc<Semaphore>,
     flushing: AbortHandle,
     publishing: AbortHandle,
@@ -186,7 +193,8 @@ impl Owner {
         let Claimed { wal, flusher } =
             claim::claim(ground, writer.clone(), own, options, directory).await?;
         let epoch = flusher.epoch;
-        let shared = Arc::new(Shared::new(options.clone(), ground.env.clone()));
+        let memory = ground.memory.clone();
+        let shared = Arc::new(Shared::new(options.clone(), ground.env.clone(), &memory));
         let (messages, queue) = mpsc::channel();
         let sequencer = Sequencer::new(wal, Arc::clone(&shared), ground.log.clone());
         let thread = std::thread::Builder::new()
@@ -198,11 +206,12 @@ impl Owner {
         let publishing = gauge::publish(Arc::clone(&shared), epoch, directory.to_owned());
         let publishing = tokio::spawn(publishing).abort_handle();
         let directory = directory.to_owned();
-        let queued = Arc::new(Semaphore::new(QUEUED_KIB_MAX));
+        let queued = Arc::new(Semaphore::new(queued_kib_max(&memory)));
         let (own, thread) = (own.clone(), Mutex::new(Some(thread)));
         Ok(Self {
             shared,
             messages,
+            memory,
             queued,
             flushing,
             publishing,
@@ -238,18 +247,22 @@ impl Owner {
         let bytes = bytes as u64;
         bytes <= options.bytes_max / 4
             && bytes <= options.wal.frame_bytes_max / 2
+            && bytes <= self.memory.share(Holder::Queue).ceiling / 2
             && rows as u64 <= options.rows_max
     }
 
     /// Makes appends durable, as the options say, and visible, all of them or none.
     pub(crate) async fn append(&self, appends: Vec<HotAppend>) -> Result<Landed, Rejected> {
-        let bytes: usize = appends.iter().map(|append| append.encoded.len()).sum();
-        let kib = (bytes / 1024 + 1).min(QUEUED_KIB_MAX);
+        let bytes: usize = appends.iter().map(HotAppend::bytes).sum();
+        let kib = (bytes / 1024 + 1).min(queued_kib_max(&self.memory));
         let permits = u32::try_from(kib).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.queued).acquire_many_owned(permits);
         let permit = permit.await.map_err(|_| Error::Closed)?;
+        let mut memory = self.memory.account(Holder::Queue);
+        memory.set(bytes as u64);
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { appends, reply, _permit: permit };
+        let place = Place { _permit: permit, _memory: memory };
+        let pending = Pending { appends, reply, place };
         self.messages.send(Message::Append(pending)).map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Rejected::from(self.failure().unwrap_or(Error::Closed)))?
     }
@@ -301,6 +314,12 @@ impl Owner {
         });
         joined.await.map(|_| ()).map_err(|_| Error::Closed)
     }
+}
+
+/// What may be queued before appenders wait, in KiB.
+fn queued_kib_max(memory: &MemoryBudget) -> usize {
+    let kib = memory.share(Holder::Queue).ceiling / 1024;
+    usize::try_from(kib).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 /// Rows of a record as a piece in memory.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rpds::{HashTrieMapSync, HashTrieSetSync};
+use tidelog_core::memory::Account;
 use tidelog_core::{CommitVersion, NodeId, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{Log, TreeRow, VersionOp, VersionRow};
 use tidelog_wal::{Payload, Wal};
@@ -60,8 +61,26 @@ pub(crate) struct HotAppend {
 pub(crate) struct Pending {
     pub(crate) appends: Vec<HotAppend>,
     pub(crate) reply: oneshot::Sender<Result<Landed, Rejected>>,
-    /// Its share of what may be queued.
+    pub(crate) place: Place,
+}
+
+/// The share of what may be queued, and of the memory budget, that an append has until it is answered.
+#[derive(Debug)]
+pub(crate) struct Place {
     pub(crate) _permit: OwnedSemaphorePermit,
+    pub(crate) _memory: Account,
+}
+
+impl HotAppend {
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.hot_bytes() + self.encoded.len()
+    }
+
+    /// Bytes of memory that it takes once it is acknowledged.
+    fn hot_bytes(&self) -> usize {
+        self.file.bytes() + self.versions.len() * size_of::<VersionRow>()
+    }
 }
 
 /// What the thread is told.
@@ -98,6 +117,7 @@ struct Placed {
     landed: Landed,
     tree: Vec<TreeRow>,
     series: Vec<Numbered>,
+    _place: Place,
 }
 
 /// Versions of one series with their numbers.
@@ -193,7 +213,9 @@ impl Sequencer {
     }
 
     fn append(&mut self, pending: Vec<Pending>) {
-        if let Err(error) = self.shared.wait_for_room() {
+        let appends = pending.iter().flat_map(|one| &one.appends);
+        let bytes = appends.map(HotAppend::hot_bytes).sum::<usize>() as u64;
+        if let Err(error) = self.shared.wait_for_room(bytes) {
             return pending
                 .into_iter()
                 .for_each(|one| answer(one.reply, Err(error.clone().into())));
@@ -208,7 +230,8 @@ impl Sequencer {
             let before = draft.clone();
             match self.place(&mut draft, one.appends) {
                 Ok((landed, tree, series, payload)) => {
-                    placed.push(Placed { reply: one.reply, landed, tree, series });
+                    let (reply, _place) = (one.reply, one.place);
+                    placed.push(Placed { reply, landed, tree, series, _place });
                     payloads.push(payload);
                 }
                 Err(rejected) => {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tidelog_core::Env;
+use tidelog_core::memory::Account;
+use tidelog_core::{Env, Holder, MemoryBudget};
 use tokio::sync::{Notify, watch};
 
 use super::{TierOptions, TierStatistics};
@@ -19,6 +20,7 @@ const SEALED_AT: f64 = 0.95;
 pub(crate) struct Shared {
     pub(crate) options: TierOptions,
     pub(crate) env: Env,
+    budget: MemoryBudget,
     /// Held by whoever replaces the active generation; always taken before the state.
     publishing: Mutex<()>,
     state: Mutex<State>,
@@ -31,15 +33,25 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     hot: HotState,
+    /// What the hot rows take of the memory budget.
+    memory: Account,
     /// The last record of the log ahead whose rows are committed.
     flushed_seq: u64,
     /// When the active generation got its first rows, on a monotonic clock.
     began: Option<Duration>,
     /// Why nothing is taken any more.
     failed: Option<Error>,
+}
+
+impl State {
+    /// Says to the memory budget what is hot.
+    fn settle_memory(&mut self) {
+        let bytes = self.hot.bytes();
+        self.memory.set(bytes);
+    }
 }
 
 /// What an owner has done since it claimed the store.
@@ -61,12 +73,21 @@ impl Counters {
 }
 
 impl Shared {
-    pub(crate) fn new(options: TierOptions, env: Env) -> Self {
+    pub(crate) fn new(mut options: TierOptions, env: Env, budget: &MemoryBudget) -> Self {
+        options.bytes_max = options.bytes_max.min(budget.share(Holder::Hot).ceiling / 2);
+        let state = State {
+            hot: HotState::default(),
+            memory: budget.account(Holder::Hot),
+            flushed_seq: 0,
+            began: None,
+            failed: None,
+        };
         Self {
             options,
             env,
+            budget: budget.clone(),
             publishing: Mutex::default(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             room: Condvar::new(),
             sealed: Notify::new(),
             rounds: watch::Sender::new((0, None)),
@@ -84,7 +105,7 @@ impl Shared {
     }
 
     pub(crate) fn statistics(&self) -> TierStatistics {
-        let (hot, counters) = (self.hot(), &self.counters);
+        let (hot, counters, memory) = (self.hot(), &self.counters, self.budget.usage());
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TierStatistics {
             hot_rows: hot.rows(),
@@ -97,6 +118,8 @@ impl Shared {
             flushes: get(&counters.flushes),
             flushed_rows: get(&counters.flushed_rows),
             waits: get(&counters.waits),
+            memory_bytes: memory.held(),
+            memory_bytes_max: memory.limit(),
         }
     }
 
@@ -130,8 +153,10 @@ impl Shared {
         let mut state = self.lock();
         state.began.get_or_insert_with(|| self.env.clock.monotonic());
         state.hot.active = hot.active;
-        let full =
-            self.is_full(&state.hot.active, SEALED_AT) || wal_bytes > self.options.wal_bytes_max;
+        state.settle_memory();
+        let full = self.is_full(&state.hot.active, SEALED_AT)
+            || wal_bytes > self.options.wal_bytes_max
+            || self.is_tight(&state.hot);
         if full {
             self.seal_in(&mut state);
         }
@@ -142,6 +167,21 @@ impl Shared {
         let beyond = |value: u64, max: u64| value as f64 >= max as f64 * share;
         beyond(generation.rows, self.options.rows_max)
             || beyond(generation.bytes, self.options.bytes_max)
+    }
+
+    /// How much memory the hot rows may take now. While queries run that is what is kept for them:
+    /// queries fail where they find nothing to grow into, appends only wait.
+    fn within_reach(&self) -> u64 {
+        let queries = self.budget.usage().held_by(Holder::Queries);
+        match queries {
+            0 => self.budget.within_reach(Holder::Hot),
+            _ => self.budget.share(Holder::Hot).floor,
+        }
+    }
+
+    /// Whether the hot rows take nearly all that they may.
+    fn is_tight(&self, hot: &HotState) -> bool {
+        hot.bytes() as f64 >= self.within_reach() as f64 * SEALED_AT
     }
 
     fn seal_in(&self, state: &mut State) -> bool {
@@ -171,15 +211,28 @@ impl Shared {
         }
     }
 
-    /// Waits, blocking the thread, until the active generation may grow; `Err` if it never will.
-    pub(crate) fn wait_for_room(&self) -> Result<(), Error> {
+    /// Waits, blocking the thread, until the active generation may grow by so many bytes, which are
+    /// taken from the memory budget then; `Err` if it never will. What is kept for hot rows is more
+    /// than a group of appends takes, so that the wait ends with a flush, whatever others hold.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
         let mut state = self.lock();
         let mut waited = false;
         loop {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if !self.is_full(&state.hot.active, 1.0) || self.seal_in(&mut state) {
+            if self.is_full(&state.hot.active, 1.0) {
+                self.seal_in(&mut state);
+            }
+            let has_room = !self.is_full(&state.hot.active, 1.0);
+            let wanted = state.hot.bytes() + bytes;
+            let fits = wanted <= self.within_reach() && state.memory.try_set(wanted).is_ok();
+            if has_room && fits {
+                break;
+            }
+            if state.hot.sealed.is_none() && !self.seal_in(&mut state) {
+                // Nothing is hot that could be flushed: waiting would not help.
+                state.memory.set(wanted);
                 break;
             }
             if !waited {
@@ -202,6 +255,7 @@ impl Shared {
         Counters::add(&self.counters.flushed_rows, generation.rows);
         let mut state = self.lock();
         state.hot.sealed = None;
+        state.settle_memory();
         state.flushed_seq = state.flushed_seq.max(generation.last_seq);
         drop(state);
         self.room.notify_all();
