@@ -493,6 +493,31 @@ has out '"versions":13'
 expect 0 --store tidelog-demo sql 'SELECT count(*) AS n FROM "/weather/nyc.series"' --format csv
 is out 'n
 26115'
+for mode in simple trading; do
+    TMPDIR=$work expect 0 demo --rows 60k --batch-size 7_000 --mode $mode --memory 64MB
+    has out "60,000 rows of $mode data in 9 batches"
+    has out 'top-k'
+    checks=$((checks + 1))
+    ! grep -qw NO out || fail 'every answer is right'
+done
+TMPDIR=$work expect 0 --json demo rows-demo --rows 1000 --no-queries
+has out '"queries":[]'
+expect 0 --store rows-demo sql 'SELECT count(*) AS n FROM "/demo/rows.series"' --format csv
+is out 'n
+1000'
+expect 0 --mode shared --store rows-demo mkdir /d
+expect 5 demo rows-demo --rows 10
+TMPDIR=$work interrupted 3 demo --rows 1G
+checks=$((checks + 1))
+[ -z "$(find . -maxdepth 1 -name 'tidelog-demo-*')" ] || fail 'the demo leaves nothing in the temporary directory'
+expect 2 demo --rows 0
+expect 2 demo --rows many
+expect 2 demo --batch-size 10
+expect 2 demo --rows 10 --batch-size 0
+expect 2 --mode trading demo
+expect 2 --store rows-demo --mode simple ls
+expect 3 demo --rows 10 --memory 1MB
+has err '33554432'
 
 printf '%s checks, %s failures\n' "$checks" "$failures"
 [ "$failures" -eq 0 ]

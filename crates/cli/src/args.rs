@@ -61,8 +61,8 @@ pub(crate) struct Globals {
     /// Print JSON: one document, or for `series query`, `sql` and `log --follow` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
-    /// Memory that queries may use, such as 512MB; what needs more spills to disk [default: no
-    /// limit]
+    /// Memory that rows not yet in files, caches and queries share, such as 512MB; queries that need
+    /// more spill to disk. At least 32MiB [default: a quarter of the machine's]
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory: Option<usize>,
     /// Who may write to the store meanwhile
@@ -89,6 +89,10 @@ pub(crate) enum Mode {
     /// This one alone: an append is synced to a write-ahead log and written to files when the
     /// command ends. Others that write are refused meanwhile
     Exclusive,
+    /// Of `demo --rows`: rows of 4 columns
+    Simple,
+    /// Of `demo --rows`: rows of 8 columns, with symbols
+    Trading,
 }
 
 #[derive(Debug, Subcommand)]
@@ -177,11 +181,11 @@ pub(crate) enum Command {
         output: OutputArgs,
     },
     /// Show the main job on real data: a year of weather at three airports
-    Demo {
-        /// Where to make the store
-        #[arg(default_value = "./tidelog-demo")]
-        dir: String,
-    },
+    ///
+    /// With --rows, show many rows at speed instead: rows are made up and appended, batch by batch, to
+    /// a store that this process has alone, and asked for; every answer is compared with what was made.
+    /// --mode says which rows: simple has 4 columns, trading has 8.
+    Demo(DemoArgs),
 }
 
 impl Command {
@@ -190,7 +194,9 @@ impl Command {
         match self {
             Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
             Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
-            Self::Demo { .. } | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
+            // What is in a temporary directory is gone afterwards.
+            Self::Demo(DemoArgs { rows: Some(_), dir: None, .. }) => false,
+            Self::Demo(_) | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
             Self::Sql { statement, .. } => {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())
@@ -218,6 +224,25 @@ pub(crate) enum WalCommand {
     /// What is cut is put aside in files that end in .cut, and is lost to the store. A log that is
     /// whole is left as it is.
     Repair,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where to make the store [default: ./tidelog-demo; with --rows a temporary directory, which is
+    /// removed at the end]
+    pub(crate) dir: Option<String>,
+    /// Make up and append so many rows, such as 3000000, 3_000_000 or 3M
+    #[arg(long, value_name = "ROWS", value_parser = parse_rows)]
+    pub(crate) rows: Option<u64>,
+    /// Rows of an append
+    #[arg(
+        long, value_name = "ROWS", requires = "rows", default_value = "25000",
+        value_parser = parse_batch_rows
+    )]
+    pub(crate) batch_size: u64,
+    /// Only append, ask nothing
+    #[arg(long, requires = "rows")]
+    pub(crate) no_queries: bool,
 }
 
 #[derive(Debug, Args)]
@@ -366,6 +391,36 @@ fn parse_unit(text: &str) -> Result<TimeUnit, String> {
     text.parse::<TimeUnit>().map_err(|error| error.to_string())
 }
 
+/// More rows than any disk at hand holds are a slip of the keyboard.
+const DEMO_ROWS_MAX: u64 = 10_000_000_000;
+const DEMO_BATCH_ROWS_MAX: u64 = 10_000_000;
+
+fn parse_rows(text: &str) -> Result<u64, String> {
+    parse_count(text, DEMO_ROWS_MAX)
+}
+
+fn parse_batch_rows(text: &str) -> Result<u64, String> {
+    parse_count(text, DEMO_BATCH_ROWS_MAX)
+}
+
+/// Reads a number of things from 1 to `max`: `25000`, `25_000`, `25k`, `3M`, `1G`.
+fn parse_count(text: &str, max: u64) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => Some(1),
+        "k" | "K" => Some(1_000),
+        "m" | "M" => Some(1_000_000),
+        "g" | "G" => Some(1_000_000_000),
+        _ => None,
+    };
+    let number = number.replace('_', "").parse::<u64>().ok();
+    let count = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    count.filter(|count| (1..=max).contains(count)).ok_or_else(|| {
+        format!("{text:?} is not a number of rows from 1 to {max}; write such as 25000, 25_000, 3M")
+    })
+}
+
 /// Reads a number of bytes: `1048576`, `512MB`, `2GiB`. Powers of 1000 and of 1024 as written.
 pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     let fail =
@@ -410,6 +465,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_rows_are_read() {
+        for (text, rows) in [("1", 1), ("25_000", 25_000), ("25k", 25_000), ("3M", 3_000_000)] {
+            assert_eq!(parse_rows(text), Ok(rows), "{text}");
+        }
+        for bad in ["", "0", "-1", "1.5M", "1e6", "k", "_", "3 M", "99999999999", "99999999999G"] {
+            assert!(parse_rows(bad).is_err(), "{bad}");
+        }
+        assert!(parse_batch_rows("11M").is_err());
+    }
+
+    #[test]
     fn times_before_now_are_values_and_not_flags() {
         let cli = Cli::try_parse_from([
             "tidelog",
@@ -436,6 +502,9 @@ mod tests {
             vec!["tidelog", "series", "create", "/a", "--unit", "weeks"],
             vec!["tidelog", "series", "query", "/a", "--desc", "--order-by", "b"],
             vec!["tidelog", "ls", "--memory", "much"],
+            vec!["tidelog", "demo", "--no-queries"],
+            vec!["tidelog", "demo", "--batch-size", "10"],
+            vec!["tidelog", "demo", "--rows", "many"],
         ] {
             assert!(Cli::try_parse_from(&args).is_err(), "{args:?}");
         }

@@ -13,13 +13,14 @@ use std::io::Write;
 
 use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
 
-use crate::args::{Cli, Command, CreateArgs, Globals, Mode, SeriesCommand, WalCommand};
+use crate::args::{Cli, Command, CreateArgs, DemoArgs, Globals, Mode, SeriesCommand, WalCommand};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::output;
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
+    check_mode(&cli)?;
     let globals = &cli.globals;
     match cli.command {
         Command::Init => store::init(globals).await,
@@ -39,11 +40,29 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
         Command::Sql { statement, output } => query::sql(globals, statement, &output).await,
-        Command::Demo { dir } => {
-            let builder = with_mode(Store::builder(&dir), globals);
-            demo::run(builder, &dir, globals.json).await
+        Command::Demo(args) => demo(globals, &args).await,
+    }
+}
+
+async fn demo(globals: &Globals, args: &DemoArgs) -> Result<()> {
+    let builder_of = |dir: &str| with_memory(with_mode(Store::builder(dir), globals), globals);
+    match args.rows {
+        Some(rows) => demo::load::run(builder_of, args, rows, globals.mode, globals.json).await,
+        None => {
+            let dir = args.dir.as_deref().unwrap_or("./tidelog-demo");
+            demo::run(builder_of(dir), dir, globals.json).await
         }
     }
+}
+
+/// Refuses a mode of the demo's rows anywhere else.
+fn check_mode(cli: &Cli) -> Result<()> {
+    let of_rows = matches!(cli.globals.mode, Mode::Simple | Mode::Trading);
+    let makes_rows = matches!(&cli.command, Command::Demo(args) if args.rows.is_some());
+    if of_rows && !makes_rows {
+        return Err(Error::usage("--mode simple and --mode trading are for `demo --rows`"));
+    }
+    Ok(())
 }
 
 /// Where the store is.
@@ -68,17 +87,21 @@ fn builder(globals: &Globals) -> Result<StoreBuilder> {
     if let Some(directory) = globals.cache.as_ref().filter(|path| !path.is_empty()) {
         builder = builder.with_read_cache(directory, globals.cache_size as u64);
     }
-    if let Some(bytes) = globals.memory {
-        builder = builder.with_memory_bytes_max(bytes);
+    Ok(with_memory(builder, globals))
+}
+
+fn with_memory(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
+    match globals.memory {
+        Some(bytes) => builder.with_memory_bytes_max(bytes),
+        None => builder,
     }
-    Ok(builder)
 }
 
 /// Who may write meanwhile, and where the log for that lies.
 fn with_mode(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
     let builder = builder.with_mode(match globals.mode {
         Mode::Shared => tidelog::Mode::Shared,
-        Mode::Exclusive => tidelog::Mode::Exclusive,
+        Mode::Exclusive | Mode::Simple | Mode::Trading => tidelog::Mode::Exclusive,
     });
     match globals.wal_dir.as_ref().filter(|path| !path.is_empty()) {
         Some(directory) => builder.with_wal_directory(directory),

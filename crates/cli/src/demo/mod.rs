@@ -1,7 +1,8 @@
 //! The main job on real data: months of weather appended out of order, a late correction, and what
-//! can be asked of them now and as they stood before.
+//! can be asked of them now and as they stood before. And many rows at speed ([`load`]).
 
 mod data;
+pub(crate) mod load;
 mod plot;
 mod story;
 
@@ -78,17 +79,21 @@ async fn tell(store: &Store, dir: &str, mut story: Story, json: bool) -> Result<
 
 async fn create(builder: StoreBuilder, dir: &str, story: &mut Story) -> Result<Store> {
     let created = builder.create().await.map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Error::Exists {
-            message: format!(
-                "there is a store in {dir} already; remove it (rm -r {dir}) or name another \
-                 directory (tidelog demo DIR)"
-            ),
-        },
+        ErrorKind::AlreadyExists => taken(dir),
         _ => error.into(),
     })?;
     story.step_since_start(&format!("An empty store in {dir}"))?;
     story.done("made")?;
     Ok(created)
+}
+
+fn taken(dir: &str) -> Error {
+    Error::Exists {
+        message: format!(
+            "there is a store in {dir} already; remove it (rm -r {dir}) or name another directory \
+             (tidelog demo DIR)"
+        ),
+    }
 }
 
 async fn create_series(root: &WorkingDirectory, story: &mut Story) -> Result<()> {
