@@ -37,6 +37,9 @@ use crate::fs::{FileSystem, OsFileSystem};
 
 const STORE: &str = "DurableLocal";
 
+/// Names to try for bytes that have no name yet.
+const STAGING_TRIES: u32 = 1000;
+
 /// A local directory whose puts are durable when they return.
 #[derive(Debug, Clone)]
 pub struct DurableLocal {
@@ -119,19 +122,38 @@ impl Disk {
         PathBuf::from(name)
     }
 
+    /// Writes the bytes under a name that nobody else has.
+    fn stage(&self, target: &FsPath, parts: &[Bytes]) -> io::Result<PathBuf> {
+        for _ in 0..STAGING_TRIES {
+            let staged = self.staging_name(target);
+            match self.fs.write_new(&staged, parts) {
+                Ok(()) => return Ok(staged),
+                // Another handle's, or that of a process of this id on another machine.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        let _ = self.fs.remove(&staged);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(io::Error::other("all staged names that were tried are taken"))
+    }
+
     fn put(&self, target: &FsPath, parts: &[Bytes], create: bool) -> io::Result<()> {
         let directory = target.parent().unwrap_or(&self.root);
-        let staged = self.staging_name(target);
-        let written = match self.fs.write_new(&staged, parts) {
+        let staged = match self.stage(target, parts) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_dirs(self.fs.as_ref(), directory)?;
-                self.fs.write_new(&staged, parts)
+                self.stage(target, parts)?
             }
-            other => other,
+            staged => staged?,
         };
-        let named = written.and_then(|()| {
-            if create { self.fs.link(&staged, target) } else { self.fs.rename(&staged, target) }
-        });
+        let named = match create {
+            true => self.fs.link(&staged, target),
+            false => self.fs.rename(&staged, target),
+        };
         if create || named.is_err() {
             // The staged name is invisible to readers, so failing to remove it harms nobody.
             let _ = self.fs.remove(&staged);
@@ -432,6 +454,22 @@ mod tests {
         assert_eq!(files, 1);
         let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
         assert_eq!(listed.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn handles_of_one_process_leave_alone_what_another_has_staged() {
+        let directory = tempfile::tempdir().unwrap();
+        // All handles of a process count their staged names from the same number.
+        let (one, other) = (
+            DurableLocal::open(directory.path()).unwrap(),
+            DurableLocal::open(directory.path()).unwrap(),
+        );
+        let name = one.disk.staging_name(&directory.path().canonicalize().unwrap().join("a"));
+        std::fs::write(&name, "being written").unwrap();
+        other.put(&Path::from("a"), "b".into()).await.unwrap();
+        assert_eq!(std::fs::read(&name).unwrap(), b"being written");
+        let read = other.get(&Path::from("a")).await.unwrap().bytes().await.unwrap();
+        assert_eq!(read, "b");
     }
 
     #[tokio::test]
