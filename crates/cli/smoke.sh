@@ -412,6 +412,32 @@ expect 0 sql 'SELECT count(*) AS n FROM "/held"' --format csv
 is out 'n
 4002'
 expect 0 fsck --deep
+hold --wal-dir gone-wal
+expect 6 --mode shared --wal-dir gone-wal --take-over series append /s one.csv
+has err "process $holder"
+kill -9 "$holder"
+exec 9>&-
+wait "$holder" 2>/dev/null
+expect 6 --mode shared series append /s one.csv
+has err '--take-over'
+expect 0 --mode shared --take-over mv /held /moved
+has err "took the store from process $holder"
+expect 6 --wal-dir gone-wal mkdir /e
+has err 'wal recover'
+expect 0 --mode shared --wal-dir gone-wal wal recover --dry-run
+has out 'can be brought in'
+expect 0 --json --mode shared --wal-dir gone-wal wal recover
+has out '"to":"/moved"'
+has out '"new":2002'
+expect 0 --mode shared --wal-dir gone-wal wal recover
+has out '0 versions with 0 rows of 0 records were brought in'
+expect 2 --wal-dir gone-wal wal recover --to /held
+expect 4 --wal-dir nowhere wal recover
+expect 0 --wal-dir gone-wal mkdir /e
+expect 0 sql 'SELECT count(*) AS n FROM "/moved"' --format csv
+is out 'n
+8002'
+expect 0 fsck --deep
 unset TIDELOG_MODE
 
 # --- a bucket -------------------------------------------------------------------------------------

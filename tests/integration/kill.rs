@@ -26,21 +26,21 @@ use tidelog_testkit::{
 
 use crate::support::{Context, Fallible, same, sql};
 
-const DIRECTORY: &str = "TIDELOG_KILL_STORE";
+pub(crate) const DIRECTORY: &str = "TIDELOG_KILL_STORE";
 const FIRST: &str = "TIDELOG_KILL_FIRST";
-const STEPS: &str = "TIDELOG_KILL_STEPS";
+pub(crate) const STEPS: &str = "TIDELOG_KILL_STEPS";
 const ABORT_AT: &str = "TIDELOG_KILL_ABORT_AT";
 /// Set for a writer that has the store alone, with small generations.
-const ALONE: &str = "TIDELOG_KILL_ALONE";
+pub(crate) const ALONE: &str = "TIDELOG_KILL_ALONE";
 /// At which change of the files of its write-ahead log it dies.
 const ABORT_WAL_AT: &str = "TIDELOG_KILL_ABORT_WAL_AT";
 const ROUNDS: &str = "TIDELOG_KILL_ROUNDS";
 const LEAVE_IN: &str = "TIDELOG_KILL_DIR";
 
 /// Series that appends with an even number go to; every fifth number goes to both at once.
-const SERIES: [&str; 2] = ["/k/even.series", "/k/deep/er/odd.series"];
+pub(crate) const SERIES: [&str; 2] = ["/k/even.series", "/k/deep/er/odd.series"];
 /// Where a third series gets several versions at a time.
-const MANY: &str = "/k/many.series";
+pub(crate) const MANY: &str = "/k/many.series";
 
 /// Rows of a generation of a writer that has the store alone.
 const HOT_ROWS_MAX: u64 = 20;
@@ -49,7 +49,7 @@ const HOT_ROWS_MAX: u64 = 20;
 type Values = (i64, i64, i64, String);
 
 /// The rows of append `number`: one to four, in no order of time.
-fn rows_of(number: i64) -> Vec<Values> {
+pub(crate) fn rows_of(number: i64) -> Vec<Values> {
     (0..=number % 4)
         .map(|i| {
             let time = 1_700_000_000_000_000 + (number * 7_919 + i * 104_729) % 1_000_003 * 1_000;
@@ -170,14 +170,14 @@ fn say(line: &str) {
 
 /// An append that was acked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Ack {
-    path: String,
-    version: i64,
-    number: i64,
+pub(crate) struct Ack {
+    pub(crate) path: String,
+    pub(crate) version: i64,
+    pub(crate) number: i64,
 }
 
 impl Ack {
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_prefix("ack ")?.split(' ');
         let path = words.next()?.to_owned();
         let (version, number) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
@@ -193,14 +193,14 @@ impl Ack {
 }
 
 /// A writer that runs.
-struct Running {
-    child: Child,
-    lines: std::sync::mpsc::Receiver<String>,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) lines: std::sync::mpsc::Receiver<String>,
     reader: std::thread::JoinHandle<()>,
 }
 
 impl Running {
-    fn start(store: &Path, first: u64, more: &[(&str, String)]) -> Self {
+    pub(crate) fn start(store: &Path, first: u64, more: &[(&str, String)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["kill::writer", "--exact", "--ignored", "--nocapture"])
             .env(DIRECTORY, store)
@@ -243,7 +243,7 @@ impl Running {
     }
 
     /// What it says until it ends.
-    fn finish(mut self) -> Fallible<(Vec<Ack>, ExitStatus)> {
+    pub(crate) fn finish(mut self) -> Fallible<(Vec<Ack>, ExitStatus)> {
         let acks = self.lines.iter().filter_map(|line| Ack::parse(&line)).collect();
         let status = self.child.wait().at("waiting for the writer")?;
         self.reader.join().map_err(|_| "the reader of the pipe failed".to_owned())?;
@@ -283,7 +283,7 @@ async fn judge(directory: &Path, acks: &BTreeSet<Ack>) -> Fallible<usize> {
 
 /// The versions of one series with the numbers of their appends. Fails if one is not whole, a number
 /// comes twice or versions are not dense.
-async fn versions_in(store: &Store, path: &str) -> Fallible<Vec<Ack>> {
+pub(crate) async fn versions_in(store: &Store, path: &str) -> Fallible<Vec<Ack>> {
     let logged = store.versions(path).await.at("versions")?;
     let statement = format!(
         "SELECT __version, number, index, arrow_cast(time, 'Int64'), text \

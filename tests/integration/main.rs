@@ -13,6 +13,7 @@
 //! | `owner` | is what one writer alone acknowledges visible at once, kept, and committed in the end? |
 //! | `plans` | what do plans look like, and what do they open? |
 //! | `read_cache` | what does the cache of a remote store save, and does it change no answer? |
+//! | `take_over` | is a store taken from who cannot go on, and nothing lost or doubled that it left? |
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
 //! | `hot` | do rows in memory answer as they would from files? |
@@ -55,5 +56,7 @@ mod requests;
 mod staleness;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod take_over;
 #[cfg(test)]
 mod upkeep;

@@ -15,20 +15,20 @@ use tidelog_testkit::{FaultFileSystem, FileFault};
 
 use crate::support::{rows, sql};
 
-fn batch(from: i64, rows: i64) -> RecordBatch {
+pub(crate) fn batch(from: i64, rows: i64) -> RecordBatch {
     let times: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
     RecordBatch::try_from_iter([("time", Arc::clone(&times)), ("value", times)]).unwrap()
 }
 
-fn append(path: &str, from: i64, rows: i64) -> SeriesAppend {
+pub(crate) fn append(path: &str, from: i64, rows: i64) -> SeriesAppend {
     SeriesAppend::new(path, batch(from, rows)).with_time_unit(tidelog::TimeUnit::Second)
 }
 
-fn builder(directory: &Path) -> StoreBuilder {
+pub(crate) fn builder(directory: &Path) -> StoreBuilder {
     Store::builder(directory.to_str().unwrap())
 }
 
-async fn alone(directory: &Path) -> Store {
+pub(crate) async fn alone(directory: &Path) -> Store {
     builder(directory).with_mode(Mode::Exclusive).open_or_create().await.unwrap()
 }
 
@@ -44,7 +44,7 @@ async fn logged_versions(store: &Store) -> usize {
     sql(store, statement).await.unwrap().len()
 }
 
-async fn count(store: &Store, path: &str) -> usize {
+pub(crate) async fn count(store: &Store, path: &str) -> usize {
     rows(store.root().read_series_all(path).await).await.unwrap().len()
 }
 

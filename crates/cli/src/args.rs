@@ -76,6 +76,11 @@ pub(crate) struct Globals {
     /// that died
     #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_WAL_DIR", value_name = "DIR")]
     pub(crate) wal_dir: Option<OsString>,
+    /// Take the store from a process that has it alone and cannot be reached from here, or shows no
+    /// sign of life. What it acknowledged and did not write to files is left in its write-ahead log;
+    /// `wal recover` brings that in
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) take_over: bool,
     /// Trace what is done, to stderr (RUST_LOG says more precisely what)
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
@@ -137,7 +142,7 @@ pub(crate) enum Command {
         #[arg(long)]
         deep: bool,
     },
-    /// Look at the write-ahead log of `--mode exclusive`, or cut a damaged one
+    /// Look at the write-ahead log of `--mode exclusive`, cut a damaged one, bring in what it holds
     #[command(subcommand)]
     Wal(WalCommand),
     /// Show how much is in memory and in the write-ahead log of the process that has the store alone
@@ -197,6 +202,7 @@ impl Command {
             // What is in a temporary directory is gone afterwards.
             Self::Demo(DemoArgs { rows: Some(_), dir: None, .. }) => false,
             Self::Demo(_) | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
+            Self::Wal(WalCommand::Recover(args)) => !args.dry_run,
             Self::Sql { statement, .. } => {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())
@@ -224,6 +230,23 @@ pub(crate) enum WalCommand {
     /// What is cut is put aside in files that end in .cut, and is lost to the store. A log that is
     /// whole is left as it is.
     Repair,
+    /// Bring in what it holds of a writer whose store was taken over
+    ///
+    /// The rows become new versions of the series that they were acknowledged for, also if that was
+    /// renamed. It may be interrupted and repeated; nothing comes twice. If rows have nowhere to go,
+    /// nothing is brought in.
+    Recover(RecoverArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// Only tell what would be brought in
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Bring rows for a series that was removed, or that does not take them, to another; repeat for
+    /// several
+    #[arg(long, value_name = "SERIES=PATH")]
+    pub(crate) to: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ use tidelog_core::{
 };
 use uuid::Uuid;
 
-use crate::encode::{CLAIM, RELEASE, VACUUM};
+use crate::encode::{CLAIM, RELEASE, TAKE_OVER, VACUUM};
 use crate::epoch;
 use crate::error::Error;
 use crate::options::{FileOrder, SeriesOptions};
@@ -238,6 +238,9 @@ impl Decoder<'_> {
             },
             CLAIM => StoreOp::Claim(epoch::decode(detail, timestamp).map_err(|e| self.damaged(e))?),
             RELEASE => StoreOp::Release(Uuid::try_parse(detail).map_err(|e| self.damaged(e))?),
+            TAKE_OVER => StoreOp::TakeOver(
+                epoch::decode_take_over(detail, timestamp).map_err(|e| self.damaged(e))?,
+            ),
             _ => return Err(self.unknown_op()),
         };
         Ok(StoreRow { op, timestamp, commit })

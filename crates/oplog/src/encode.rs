@@ -27,6 +27,7 @@ use crate::schema::{column, log_schema};
 pub(crate) const VACUUM: &str = "vacuum";
 pub(crate) const CLAIM: &str = "claim";
 pub(crate) const RELEASE: &str = "release";
+pub(crate) const TAKE_OVER: &str = "take-over";
 
 /// Rows of a row group of a merged part: some hundred kilobytes, fetched whole.
 pub(crate) const GROUP_ROWS: usize = 2048;
@@ -212,6 +213,7 @@ impl Record {
                     StoreOp::Vacuum { objects } => (VACUUM, serde_json::to_string(objects)),
                     StoreOp::Claim(epoch) => (CLAIM, epoch::encode(epoch)),
                     StoreOp::Release(epoch) => (RELEASE, Ok(epoch.to_string())),
+                    StoreOp::TakeOver(end) => (TAKE_OVER, epoch::encode_take_over(end)),
                 };
                 let detail = detail.map_err(Error::encode)?;
                 Ok(Self {

@@ -1,6 +1,8 @@
-//! Who alone may write to a store, and how much of a write-ahead log its commits cover.
+//! Who alone may write to a store, who has taken it over, and how much of a write-ahead log its commits
+//! cover.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 use serde::{Deserialize, Serialize};
@@ -38,7 +40,39 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The detail of a claim in its row.
+/// The end of a claim whose owner did not end it. What that owner has acknowledged and not committed is
+/// in its write-ahead log only from then on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TakeOver {
+    /// The claim that was ended.
+    pub epoch: Uuid,
+    /// The write-ahead log that the claim named.
+    pub wal: WalId,
+    /// The name of the machine of who took the store over.
+    pub host: String,
+    /// The process there.
+    pub pid: u32,
+    /// When that was.
+    pub since: WriteTime,
+}
+
+impl TakeOver {
+    /// The end of `claim` by a process, to be recorded.
+    #[must_use]
+    pub fn new(claim: &Epoch, host: impl Into<String>, pid: u32) -> Self {
+        let since = WriteTime::default();
+        Self { epoch: claim.id, wal: claim.wal, host: host.into(), pid, since }
+    }
+}
+
+impl fmt::Display for TakeOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}, at {}", self.pid, self.host, self.since)
+    }
+}
+
+/// The detail of a claim or of its end in its row.
 #[derive(Serialize, Deserialize)]
 struct Detail {
     epoch: String,
@@ -46,6 +80,9 @@ struct Detail {
     host: String,
     pid: u32,
 }
+
+/// The take-overs of each write-ahead log's last claim.
+pub(crate) type Fenced = HashTrieMapSync<WalId, Arc<TakeOver>>;
 
 pub(crate) fn encode(epoch: &Epoch) -> serde_json::Result<String> {
     serde_json::to_string(&Detail {
@@ -62,6 +99,20 @@ pub(crate) fn decode(detail: &str, since: WriteTime) -> Result<Epoch, String> {
     let id = Uuid::try_parse(&epoch).map_err(|error| error.to_string())?;
     let wal = WalId::parse(&wal).map_err(|error| error.to_string())?;
     Ok(Epoch { id, wal, host, pid, since })
+}
+
+pub(crate) fn encode_take_over(take_over: &TakeOver) -> serde_json::Result<String> {
+    serde_json::to_string(&Detail {
+        epoch: take_over.epoch.to_string(),
+        wal: take_over.wal.to_string(),
+        host: take_over.host.clone(),
+        pid: take_over.pid,
+    })
+}
+
+pub(crate) fn decode_take_over(detail: &str, since: WriteTime) -> Result<TakeOver, String> {
+    let Epoch { id, wal, host, pid, since } = decode(detail, since)?;
+    Ok(TakeOver { epoch: id, wal, host, pid, since })
 }
 
 /// For each write-ahead log, the last of its records whose rows are in the log.

@@ -52,7 +52,7 @@ mod turn;
 pub use check::{CheckedPart, Finding, LogCheck, PartRole};
 pub use column_stats::{ColumnStats, StatValue};
 pub use encode::to_batch as batch_of;
-pub use epoch::Epoch;
+pub use epoch::{Epoch, TakeOver};
 pub use error::Error;
 pub use follow::{Followed, Follower};
 pub use hash::{Hash128, Hasher128};

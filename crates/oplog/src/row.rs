@@ -9,7 +9,7 @@ use tidelog_core::{
 };
 use uuid::Uuid;
 
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, TakeOver};
 use crate::hash::Hash128;
 use crate::options::{FileOrder, SeriesOptions};
 
@@ -69,8 +69,11 @@ pub enum StoreOp {
     },
     /// One writer alone numbers versions and changes the tree from here on.
     Claim(Epoch),
-    /// The claim of this id has ended: any number of writers may write.
+    /// The claim of this id has ended: any number of writers may write. If it was taken over before,
+    /// what its owner had left is brought in.
     Release(Uuid),
+    /// A claim has been ended by another writer.
+    TakeOver(TakeOver),
 }
 
 /// A row about the store as a whole.

@@ -8,7 +8,7 @@ use tidelog_core::{CommitVersion, NodeId, WalId, WriteTime};
 
 use crate::checkpoint::Checkpoint;
 use crate::commit::{Commit, RETENTION_DEFAULT, Table};
-use crate::epoch::{Covered, Epoch};
+use crate::epoch::{Covered, Epoch, Fenced, TakeOver};
 use crate::error::Error;
 use crate::live_parts::LiveParts;
 use crate::part::Part;
@@ -30,6 +30,7 @@ struct State {
     table: Option<Arc<Table>>,
     /// Who alone may write.
     epoch: Option<Arc<Epoch>>,
+    fenced: Fenced,
     covered: Covered,
     tree: Tree,
     history: VectorSync<Arc<TreeRow>>,
@@ -47,6 +48,7 @@ impl Snapshot {
             complete_through: WriteTime::MIN,
             table: None,
             epoch: None,
+            fenced: Fenced::new_sync(),
             covered: Covered::new_sync(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
@@ -71,6 +73,7 @@ impl Snapshot {
             complete_through: record.complete_through,
             table: Some(Arc::new(table)),
             epoch: None,
+            fenced: Fenced::new_sync(),
             covered: covered.into_iter().collect(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
@@ -100,6 +103,19 @@ impl Snapshot {
     #[must_use]
     pub fn epoch(&self) -> Option<&Arc<Epoch>> {
         self.0.epoch.as_ref()
+    }
+
+    /// How the last claim that names a write-ahead log was ended, if another writer ended it and what its
+    /// owner had left was not brought in since.
+    #[must_use]
+    pub fn taken_over(&self, wal: WalId) -> Option<&Arc<TakeOver>> {
+        self.0.fenced.get(&wal)
+    }
+
+    /// All claims that other writers have ended, and of which something may be left to bring in, in no
+    /// order.
+    pub fn all_taken_over(&self) -> impl Iterator<Item = &Arc<TakeOver>> {
+        self.0.fenced.values()
     }
 
     /// The last record of a write-ahead log whose rows are in the log; 0 if none is.
@@ -224,6 +240,7 @@ impl Snapshot {
             complete_through: self.0.complete_through.max(commit.complete_through),
             table: self.0.table.clone().or_else(|| commit.table.clone().map(Arc::new)),
             epoch: self.0.epoch.clone(),
+            fenced: self.0.fenced.clone(),
             covered: self.0.covered.clone(),
             tree: self.0.tree.clone(),
             history: self.0.history.clone(),
@@ -258,8 +275,21 @@ fn apply(
             state.history.push_back_mut(Arc::new(row));
         }
         Row::Store(row) => match row.op {
-            StoreOp::Claim(epoch) => state.epoch = Some(Arc::new(epoch)),
-            StoreOp::Release(id) => state.epoch = state.epoch.take().filter(|held| held.id != id),
+            StoreOp::Claim(epoch) => {
+                state.fenced.remove_mut(&epoch.wal);
+                state.epoch = Some(Arc::new(epoch));
+            }
+            StoreOp::Release(id) => {
+                state.epoch = state.epoch.take().filter(|held| held.id != id);
+                let of_it = state.fenced.values().find(|end| end.epoch == id).map(|end| end.wal);
+                if let Some(wal) = of_it {
+                    state.fenced.remove_mut(&wal);
+                }
+            }
+            StoreOp::TakeOver(end) => {
+                state.epoch = state.epoch.take().filter(|held| held.id != end.epoch);
+                state.fenced.insert_mut(end.wal, Arc::new(end));
+            }
             StoreOp::Vacuum { .. } => {}
         },
         Row::Version(row) => {

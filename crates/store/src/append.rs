@@ -204,8 +204,7 @@ impl Engine {
                     }
                     return Ok(receipts);
                 }
-                Err(Rejected::Failed(Error::Claimed { .. }))
-                    if self.bring_in_abandoned().await? => {}
+                Err(Rejected::Failed(Error::Claimed { .. })) if self.free().await? => {}
                 Err(Rejected::Failed(error)) => return Err(error),
                 Err(Rejected::Stale) => drop(self.head().await?),
             }
@@ -327,7 +326,7 @@ impl Engine {
             let Some(ready) = ready else { return with_empty(&appends, &group, results) };
             let mut outcome = self.submit_appends(&route, vec![ready.append]).await;
             if let Err(Rejected::Failed(Error::Claimed { .. })) = &outcome {
-                match self.bring_in_abandoned().await {
+                match self.free().await {
                     Ok(true) => outcome = Err(Rejected::Stale),
                     Ok(false) => {}
                     Err(error) => outcome = Err(error.into()),
@@ -474,7 +473,7 @@ impl Engine {
         Ok(ReadyGroup { append, facts, members })
     }
 
-    fn start_puts(
+    pub(crate) fn start_puts(
         &self,
         path: &TreePath,
         node: NodeId,

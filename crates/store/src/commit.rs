@@ -21,8 +21,8 @@ use tidelog_core::{
 };
 use tidelog_oplog::{
     CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, Log, Merged, Row,
-    SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, TreeRow, VersionOp,
-    VersionRow,
+    SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, TakeOver, TreeRow,
+    VersionOp, VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::object_store::path::Path;
@@ -60,10 +60,15 @@ pub(crate) enum Work {
     Tree(TreeChange),
     /// What was acknowledged by a write-ahead log.
     Flush(Box<Flush>),
+    /// What was acknowledged under a claim that was taken over, as new versions.
+    Recover(Box<Recovery>),
     /// Takes the store for this handle alone.
     Claim(Epoch),
-    /// Ends a claim. It is stale if the claim has ended.
+    /// Ends a claim, or says of one that was taken over that nothing is left of it to bring in. It is
+    /// stale if that is so already.
     Release(Uuid),
+    /// Ends the claim of another writer. It is stale if the claim has ended.
+    TakeOver(TakeOver),
     /// A run of log parts that upkeep has written. It is stale if what it merges has gone.
     Merge(Merged),
     /// Announces parts that are about to be deleted.
@@ -96,6 +101,17 @@ pub(crate) struct Flush {
     pub(crate) tree: Vec<TreeRow>,
     pub(crate) versions: Vec<Arc<VersionRow>>,
     pub(crate) files: Vec<FileRow>,
+}
+
+/// Rows of a write-ahead log whose claim was ended by another writer.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) wal: WalId,
+    /// The last of its records whose rows are in the log. It is stale if that has changed.
+    pub(crate) after: u64,
+    /// The last record whose rows are inside.
+    pub(crate) through: u64,
+    pub(crate) appends: Vec<SeriesAppend>,
 }
 
 /// The series that an append was prepared for.
@@ -157,18 +173,35 @@ impl<E: Into<Error>> From<E> for Rejected {
     }
 }
 
+/// The claim of a handle, and the write-ahead log that it names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    pub(crate) epoch: Uuid,
+    pub(crate) wal: WalId,
+}
+
 /// The claim that a handle has made, if it has. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct OwnEpoch(Arc<Mutex<Option<Uuid>>>);
+pub(crate) struct OwnEpoch(Arc<Mutex<Option<Own>>>);
 
 impl OwnEpoch {
-    pub(crate) fn get(&self) -> Option<Uuid> {
+    pub(crate) fn get(&self) -> Option<Own> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set(&self, epoch: Option<Uuid>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+    pub(crate) fn set(&self, own: Option<Own>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = own;
     }
+}
+
+/// What a writer is told that finds its claim, which named `wal`, ended by another.
+pub(crate) fn fenced(snapshot: &Snapshot, wal: WalId) -> Error {
+    let by = match (snapshot.epoch(), snapshot.taken_over(wal)) {
+        (Some(epoch), _) => epoch.to_string(),
+        (None, Some(take_over)) => take_over.to_string(),
+        (None, None) => "another writer, which has given it back since".to_owned(),
+    };
+    Error::Fenced { wal: wal.to_string(), by }
 }
 
 /// The way to the writer task of a handle.
@@ -418,20 +451,34 @@ impl Work {
                 | TreeChange::Remove { path, .. },
             ) => path.clone(),
             Self::Flush(_)
+            | Self::Recover(_)
             | Self::Claim(_)
             | Self::Release(_)
+            | Self::TakeOver(_)
             | Self::Merge(_)
             | Self::Vacuum(_) => TreePath::root(),
         }
+    }
+
+    /// Files that must be durable before the commit.
+    fn puts(&mut self) -> impl Iterator<Item = JoinHandle<Result<(), Error>>> + '_ {
+        let appends = match self {
+            Self::Append(appends) => appends.as_mut_slice(),
+            Self::Recover(recovery) => recovery.appends.as_mut_slice(),
+            _ => &mut [],
+        };
+        appends.iter_mut().flat_map(|append| append.puts.drain(..))
     }
 
     fn transaction(&self) -> Option<TransactionId> {
         match self {
             Self::Append(appends) => Some(appends.first()?.versions.first()?.1),
             Self::Flush(flush) => Some(flush.versions.first()?.transaction),
+            Self::Recover(recovery) => Some(recovery.appends.first()?.versions.first()?.1),
             Self::Tree(_)
             | Self::Claim(_)
             | Self::Release(_)
+            | Self::TakeOver(_)
             | Self::Merge(_)
             | Self::Vacuum(_) => None,
         }
@@ -454,11 +501,9 @@ async fn wait_for_puts(group: &mut [Intent]) -> Vec<Option<Error>> {
     let mut failed = Vec::with_capacity(group.len());
     for intent in group {
         let mut first = None;
-        if let Work::Append(appends) = &mut intent.work {
-            for put in appends.iter_mut().flat_map(|append| append.puts.drain(..)) {
-                let outcome = put.await.unwrap_or(Err(Error::Closed));
-                first = first.or(outcome.err());
-            }
+        for put in intent.work.puts() {
+            let outcome = put.await.unwrap_or(Err(Error::Closed));
+            first = first.or(outcome.err());
         }
         failed.push(first);
     }
@@ -480,7 +525,7 @@ fn without_failed(group: Vec<Intent>, failed: Vec<Option<Error>>) -> Vec<Intent>
 struct Draft<'a> {
     log: &'a Log,
     /// The claim of this handle.
-    own: Option<Uuid>,
+    own: Option<Own>,
     base: Snapshot,
     tree: TreeDraft,
     heads: HashMap<NodeId, Version>,
@@ -491,7 +536,7 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(log: &'a Log, env: &'a Env, own: Option<Uuid>, base: Snapshot) -> Self {
+    fn new(log: &'a Log, env: &'a Env, own: Option<Own>, base: Snapshot) -> Self {
         let tree = TreeDraft::new(env.clone(), base.tree().clone(), base.last_write());
         Self {
             log,
@@ -513,8 +558,10 @@ impl<'a> Draft<'a> {
             Work::Append(appends) => self.add_appends(appends).await,
             Work::Tree(change) => self.add_change(change).map(|()| Vec::new()),
             Work::Flush(flush) => self.add_flush(flush).map(|()| Vec::new()),
+            Work::Recover(recovery) => self.add_recovery(recovery).await,
             Work::Claim(epoch) => self.add_claim(epoch).map(|()| Vec::new()),
             Work::Release(epoch) => self.add_release(*epoch).map(|()| Vec::new()),
+            Work::TakeOver(end) => self.add_take_over(end).map(|()| Vec::new()),
             Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
             Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
         };
@@ -527,11 +574,11 @@ impl<'a> Draft<'a> {
 
     /// Versions are numbered and the tree is changed by nobody but who has claimed the store.
     fn refuse_others(&self) -> Result<(), Rejected> {
-        match self.base.epoch() {
-            Some(epoch) if Some(epoch.id) != self.own => {
-                Err(Error::Claimed { epoch: epoch.to_string() }.into())
-            }
-            _ => Ok(()),
+        match (self.base.epoch(), self.own) {
+            (Some(epoch), Some(own)) if epoch.id == own.epoch => Ok(()),
+            (_, Some(own)) => Err(fenced(&self.base, own.wal).into()),
+            (Some(epoch), None) => Err(Error::Claimed { epoch: epoch.to_string() }.into()),
+            (None, None) => Ok(()),
         }
     }
 
@@ -546,7 +593,7 @@ impl<'a> Draft<'a> {
     fn add_flush(&mut self, flush: &Flush) -> Result<(), Rejected> {
         match self.base.epoch() {
             Some(epoch) if epoch.id == flush.epoch => {}
-            _ => return Err(Error::Fenced { wal: flush.wal.to_string() }.into()),
+            _ => return Err(fenced(&self.base, flush.wal).into()),
         }
         for row in &flush.tree {
             self.tree.replay(row.clone())?;
@@ -564,7 +611,11 @@ impl<'a> Draft<'a> {
     }
 
     fn add_claim(&mut self, epoch: &Epoch) -> Result<(), Rejected> {
-        self.refuse_others()?;
+        if let Some(held) = self.base.epoch()
+            && self.own.is_none_or(|own| own.epoch != held.id)
+        {
+            return Err(Error::Claimed { epoch: held.to_string() }.into());
+        }
         let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
         let op = StoreOp::Claim(epoch.clone());
         self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
@@ -572,11 +623,22 @@ impl<'a> Draft<'a> {
     }
 
     fn add_release(&mut self, epoch: Uuid) -> Result<(), Rejected> {
-        if self.base.epoch().is_none_or(|held| held.id != epoch) {
+        let is_held = self.base.epoch().is_some_and(|held| held.id == epoch);
+        if !is_held && self.base.all_taken_over().all(|end| end.epoch != epoch) {
             return Err(Rejected::Stale);
         }
         let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
         let op = StoreOp::Release(epoch);
+        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
+        Ok(())
+    }
+
+    fn add_take_over(&mut self, end: &TakeOver) -> Result<(), Rejected> {
+        if self.base.epoch().is_none_or(|held| held.id != end.epoch) {
+            return Err(Rejected::Stale);
+        }
+        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
+        let op = StoreOp::TakeOver(end.clone());
         self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
         Ok(())
     }
@@ -609,6 +671,19 @@ impl<'a> Draft<'a> {
         for append in appends {
             self.add_append(append, &mut versions).await?;
         }
+        Ok(versions)
+    }
+
+    /// Rows come in once: with them the commit says how far it has come.
+    async fn add_recovery(
+        &mut self,
+        recovery: &Recovery,
+    ) -> Result<Vec<(Version, WriteTime)>, Rejected> {
+        if self.base.covered(recovery.wal) != recovery.after {
+            return Err(Rejected::Stale);
+        }
+        let versions = self.add_appends(&recovery.appends).await?;
+        self.covers = Some((recovery.wal, recovery.through));
         Ok(versions)
     }
 

@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidelog_core::{
-    Env, ErrorKind, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime,
-};
+use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
@@ -14,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::commit::{Landed, OwnEpoch, Rejected, TreeChange, Work, Writer};
 use crate::error::Error;
 use crate::file_reader::FileReaders;
+use crate::free::TakenOver;
 use crate::head::Head;
 use crate::hot::HotState;
 use crate::memory;
@@ -96,6 +95,9 @@ struct Inner {
     writer: Mutex<Option<Writer>>,
     own: OwnEpoch,
     owner: AsyncMutex<Option<Arc<Owner>>>,
+    /// Held by whoever ends another writer's claim.
+    freeing: AsyncMutex<()>,
+    taken_over: Mutex<Option<TakenOver>>,
     /// The same, for those who cannot wait.
     hot: Mutex<Option<Weak<Owner>>>,
     abandoned: Mutex<Option<Abandoned>>,
@@ -148,6 +150,8 @@ impl Engine {
             writer: Mutex::default(),
             own: OwnEpoch::default(),
             owner: AsyncMutex::default(),
+            freeing: AsyncMutex::default(),
+            taken_over: Mutex::default(),
             hot: Mutex::default(),
             abandoned: Mutex::default(),
         };
@@ -228,26 +232,6 @@ impl Engine {
         self.inner.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// If the writer is dead that has the store for itself, commits what it has left and gives the
-    /// store back; whether that was done.
-    pub(crate) async fn bring_in_abandoned(&self) -> Result<bool, Error> {
-        let tier = &self.inner.tier;
-        let directory = tier.wal_directory.as_deref();
-        let epoch = self.log().snapshot().epoch().cloned();
-        let (Some(directory), Some(epoch)) = (directory, epoch) else { return Ok(false) };
-        if !abandoned::is_dead(tier, directory, &epoch).await {
-            return Ok(false);
-        }
-        let (ground, own) = (&self.inner.ground, &self.inner.own);
-        match Owner::claim(ground, self.writer(), own, tier, directory).await {
-            Ok(owner) => owner.close().await.map(|()| true),
-            // Somebody else was faster, or its log ahead is elsewhere.
-            Err(Error::Claimed { .. }) => Ok(false),
-            Err(Error::Wal(error)) if error.kind() == ErrorKind::Conflict => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The newest state that this handle has seen. No request is made.
     pub(crate) fn local_head(&self) -> Result<Head, Error> {
         // In this order: what has left the hot state is in the log.
@@ -276,7 +260,12 @@ impl Engine {
         let tier = &self.inner.tier;
         let directory = tier.wal_directory.as_deref().ok_or(Error::NoWalDirectory)?;
         let (ground, own) = (&self.inner.ground, &self.inner.own);
-        let claimed = Owner::claim(ground, self.writer(), own, tier, directory).await?;
+        let claimed = match Owner::claim(ground, self.writer(), own, tier, directory).await {
+            Err(Error::Claimed { .. }) if self.free().await? => {
+                Owner::claim(ground, self.writer(), own, tier, directory).await?
+            }
+            claimed => claimed?,
+        };
         let claimed = Arc::new(claimed);
         *self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::downgrade(&claimed));
@@ -315,6 +304,24 @@ impl Engine {
         self.owner_now().map(|owner| owner.statistics())
     }
 
+    /// Whom this handle has taken the store from, if it has.
+    #[must_use]
+    pub fn taken_over(&self) -> Option<TakenOver> {
+        self.inner.taken_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_taken_over(&self, from: TakenOver) {
+        *self.inner.taken_over.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+    }
+
+    pub(crate) fn freeing(&self) -> &AsyncMutex<()> {
+        &self.inner.freeing
+    }
+
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.inner.ground
+    }
+
     pub(crate) fn tier_options(&self) -> &TierOptions {
         &self.inner.tier
     }
@@ -349,9 +356,7 @@ impl Engine {
             None => None,
         };
         let mut outcome = self.submit(Work::Tree(change.clone())).await;
-        if matches!(outcome, Err(Rejected::Failed(Error::Claimed { .. })))
-            && self.bring_in_abandoned().await?
-        {
+        if matches!(outcome, Err(Rejected::Failed(Error::Claimed { .. }))) && self.free().await? {
             outcome = self.submit(Work::Tree(change)).await;
         }
         outcome.map(|_| ()).map_err(Rejected::into_error)

@@ -1,5 +1,6 @@
 //! What can go wrong when a store is written or read.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -197,7 +198,8 @@ pub enum Error {
     /// Another writer has the store for itself.
     #[error(
         "the store is written by {epoch} alone; write through that or close it; if it has died, write \
-         from its machine, which brings in what its write-ahead log holds"
+         from its machine, which brings in what its write-ahead log holds; if it will never go on, take \
+         the store over (`--take-over`)"
     )]
     Claimed {
         /// Who and since when.
@@ -205,11 +207,38 @@ pub enum Error {
     },
     /// The store was taken over while this handle had it for itself.
     #[error(
-        "the store has been taken over by another writer; what this one has acknowledged and not \
-         written to files is only in its write-ahead log {wal}: keep that, and append it anew"
+        "the store has been taken over by {by}; what this writer has acknowledged and not written to \
+         files is only in its write-ahead log {wal}: close this, and bring it in with `tidelog wal \
+         recover`"
     )]
     Fenced {
         /// The id of the write-ahead log.
+        wal: String,
+        /// Who has the store now, or who took it.
+        by: String,
+    },
+    /// The store was taken over while this process was stopped, with an append under way.
+    #[error(
+        "it is not known whether this append counts: the process was stopped for a while, and the store \
+         has been taken over by {by}; the append is in the write-ahead log {wal}, and counts once `tidelog \
+         wal recover` has brought it in; to repeat it elsewhere give it the same transaction id"
+    )]
+    Overtaken {
+        /// The id of the write-ahead log.
+        wal: String,
+        /// Who has the store now, or who took it.
+        by: String,
+    },
+    /// A write-ahead log has rows that were acknowledged under a claim which another writer has ended.
+    #[error(
+        "the write-ahead log {wal} in {} holds rows of a writer whose store was taken over; bring them in \
+         with `tidelog wal recover`, or name another directory (`--wal-dir`)",
+        directory.display()
+    )]
+    LeftBehind {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Its id.
         wal: String,
     },
     /// Other writers were faster too often.
@@ -221,6 +250,14 @@ pub enum Error {
         path: TreePath,
         /// How often it was tried.
         attempts: u32,
+    },
+    /// Rows of a write-ahead log have no series to go to.
+    #[error("nothing of the write-ahead log {wal} was brought in: {conflicts}")]
+    NoPlace {
+        /// The log's id.
+        wal: String,
+        /// Which rows, why not and what to do.
+        conflicts: String,
     },
     /// The object store failed.
     #[error("the object store failed while {action} {object:?}")]
@@ -260,7 +297,11 @@ impl Error {
             Self::Wal(error) => error.kind(),
             Self::Record { .. } => ErrorKind::Corruption,
             Self::Thread { .. } => ErrorKind::LimitExceeded,
-            Self::Claimed { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
+            Self::Claimed { .. }
+            | Self::Fenced { .. }
+            | Self::LeftBehind { .. }
+            | Self::NoPlace { .. } => ErrorKind::Conflict,
+            Self::Overtaken { .. } => ErrorKind::OutcomeUnknown,
             Self::Closed => ErrorKind::Unavailable,
             _ => ErrorKind::InvalidInput,
         }

@@ -7,10 +7,12 @@
 //! | [`append`] | batches become versions |
 //! | `commit` | the writer task: numbering, grouping, conflicts |
 //! | `pace` | when a writer tries, where others write too |
+//! | `recover` | what a writer has left whose store was taken over, brought in |
 //! | [`series_schema`] | which column is time, which are keys |
 //! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
 //! | [`changes`] | versions as they land |
+//! | `free` | a store that another writer has for itself, freed or taken over |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
 //! | [`memory`] | how the memory budget is divided |
 //! | [`names`] | which objects never change |
@@ -49,8 +51,10 @@ pub mod wal_check;
 mod commit;
 mod conform;
 mod encode;
+mod free;
 mod pace;
 mod prepare;
+mod recover;
 mod tree_draft;
 
 pub use append::{Append, AppendResults};
@@ -58,10 +62,12 @@ pub use changes::FollowOptions;
 pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, Mode, schema_of};
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};
+pub use free::TakenOver;
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};
 pub use head::Head;
 pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierOptions, TierStatistics, WalDurability};
+pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
 pub use tiers::{TierOwner, Tiers};

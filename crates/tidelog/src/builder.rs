@@ -10,8 +10,9 @@ use tidelog_query::{Queries, QueryOptions};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{FileSystem, Location, ReadCache, StorageOptions, location};
 use tidelog_store::{
-    Engine, EngineOptions, FsckOptions, FsckReport, Mode, UpkeepMode, WalDurability, WalRepair,
-    WalReport, fsck, inspect_wal, names, repair_wal,
+    Engine, EngineOptions, FsckOptions, FsckReport, Mode, RecoverOptions, UpkeepMode,
+    WalDurability, WalRecovery, WalRepair, WalReport, fsck, inspect_wal, names, recover_wal,
+    repair_wal,
 };
 
 use crate::error::{Error, Result};
@@ -101,6 +102,17 @@ impl StoreBuilder {
     /// disk. Default: beside the files of a local store; a remote one needs it named.
     pub fn with_wal_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.engine.tier.wal_directory = Some(directory.into());
+        self
+    }
+
+    /// Lets a write take the store from a writer that has it alone and whose write-ahead log cannot be
+    /// reached from here, or that shows no sign of life for five seconds. What that writer has
+    /// acknowledged and not written to files is left in its write-ahead log, until
+    /// [`recover_wal`](Self::recover_wal) brings it in; it can commit nothing any more. A writer that has
+    /// died here is not taken over: what it left is brought in. [`Store::taken_over`] tells what was
+    /// done. Default: false.
+    pub fn with_take_over(mut self, take_over: bool) -> Self {
+        self.engine.tier.take_over = take_over;
         self
     }
 
@@ -279,6 +291,20 @@ impl StoreBuilder {
         outcome.map_err(|error| missing(error, opened))
     }
 
+    /// Brings in what a write-ahead log holds of a writer whose store was
+    /// [taken over](Self::with_take_over): its rows become new versions, for their numbers may have been
+    /// given to others since. They go to the series that they were acknowledged for, also if that was
+    /// renamed. It may be cut short and repeated; nothing comes twice. Of a writer that died and was not
+    /// taken over the versions keep their numbers, as if the next writer had brought them in.
+    ///
+    /// # Errors
+    /// If there is no store or no log, its owner lives, or another writer has the store. If a series was
+    /// removed, or its columns do not fit any more, nothing is brought in, and the error says what to do.
+    pub async fn recover_wal(self, options: &RecoverOptions) -> Result<WalRecovery> {
+        let engine = self.engine_only().await?;
+        Ok(recover_wal(&engine, options).await?)
+    }
+
     /// The store without SQL and cache.
     async fn engine_only(&self) -> Result<Engine> {
         let (place, _) = self.place(Location::open)?;
@@ -314,10 +340,12 @@ impl StoreBuilder {
     fn settled(&self) -> EngineOptions {
         let mut options = self.engine.clone();
         let tier = &mut options.tier;
-        if tier.wal_directory.is_none() && self.object_store.is_none() {
+        if self.object_store.is_none() {
             let location = self.location.parse::<Location>().ok();
             let local = location.as_ref().and_then(Location::local_path);
-            tier.wal_directory = local.map(|root| root.join(names::WAL_DIRECTORY));
+            tier.usual_wal_directory = local.map(|root| root.join(names::WAL_DIRECTORY));
+            tier.wal_directory =
+                tier.wal_directory.take().or_else(|| tier.usual_wal_directory.clone());
         }
         options
     }

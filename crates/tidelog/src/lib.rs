@@ -54,5 +54,5 @@ pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
     AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Mode, Orphan,
-    TierOwner, TierStatistics, Tiers, UpkeepMode, WalDurability,
+    TakenOver, TierOwner, TierStatistics, Tiers, UpkeepMode, WalDurability,
 };

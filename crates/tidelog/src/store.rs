@@ -11,7 +11,7 @@ use tidelog_core::{
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, SqlPolicy};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
-use tidelog_store::{Engine, Head, Maintained, TierStatistics, Tiers};
+use tidelog_store::{Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
 
 use crate::builder::StoreBuilder;
 use crate::directory::WorkingDirectory;
@@ -300,6 +300,12 @@ impl Store {
     #[must_use]
     pub fn memory(&self) -> MemoryUsage {
         self.engine().memory().usage()
+    }
+
+    /// Whom this handle has [taken the store from](StoreBuilder::with_take_over), if it has.
+    #[must_use]
+    pub fn taken_over(&self) -> Option<TakenOver> {
+        self.engine().taken_over()
     }
 
     /// How much is in memory and in the write-ahead log; `None` if this handle has not claimed the

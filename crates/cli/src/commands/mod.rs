@@ -17,6 +17,7 @@ use crate::args::{Cli, Command, CreateArgs, DemoArgs, Globals, Mode, SeriesComma
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::output;
+use crate::progress;
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Fsck { deep } => fsck::fsck(globals, deep).await,
         Command::Wal(WalCommand::Inspect) => wal::inspect(globals).await,
         Command::Wal(WalCommand::Repair) => wal::repair(globals).await,
+        Command::Wal(WalCommand::Recover(args)) => wal::recover(globals, &args).await,
         Command::Tiers { watch } => tiers::tiers(globals, watch).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
@@ -103,6 +105,7 @@ fn with_mode(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
         Mode::Shared => tidelog::Mode::Shared,
         Mode::Exclusive | Mode::Simple | Mode::Trading => tidelog::Mode::Exclusive,
     });
+    let builder = builder.with_take_over(globals.take_over);
     match globals.wal_dir.as_ref().filter(|path| !path.is_empty()) {
         Some(directory) => builder.with_wal_directory(directory),
         None => builder,
@@ -134,6 +137,7 @@ fn no_store(error: tidelog::Error, location: &str) -> Error {
 /// alone, and does one step of upkeep, if the log needs it. The write stands whatever becomes of
 /// either.
 pub(crate) async fn settle(store: &Store) {
+    tell_taken_over(store);
     if let Err(error) = store.close().await {
         let error = Error::from(error);
         // Where stderr cannot be written, the next writer brings it in all the same.
@@ -148,6 +152,22 @@ pub(crate) async fn settle(store: &Store) {
     if let Err(error) = store.maintain_step().await {
         tracing::warn!(%error, "the log could not be merged; `tidelog maintain` says more");
     }
+}
+
+/// Says from whom the store was taken. It was, whether or not stderr can be written.
+fn tell_taken_over(store: &Store) {
+    let Some(taken) = store.taken_over() else { return };
+    let left = match taken.records_left {
+        Some(records) => format!("{} records", progress::grouped(records)),
+        None => "what".to_owned(),
+    };
+    drop(writeln!(
+        std::io::stderr(),
+        "note: took the store from {}; {left} that it acknowledged and did not write to files are left \
+         in its write-ahead log {}; `tidelog wal recover`, where that lies, brings them in",
+        taken.from,
+        taken.from.wal
+    ));
 }
 
 /// Tells what was done, to people in words and to programs as a document.

@@ -1,9 +1,13 @@
 //! The write-ahead log of one writer alone.
 
 use serde_json::{Value, json};
-use tidelog::wal::{Damage, SegmentReport, Tail, WalRepair, WalReport};
+use tidelog::TreePath;
+use tidelog::wal::{
+    Damage, RecoverOptions, RecoveredSeries, Renumbered, SegmentReport, Tail, WalRecovery,
+    WalRepair, WalReport,
+};
 
-use crate::args::Globals;
+use crate::args::{Globals, RecoverArgs};
 use crate::commands::builder;
 use crate::error::{Error, Result};
 use crate::output;
@@ -28,6 +32,100 @@ pub(super) async fn repair(globals: &Globals) -> Result<()> {
         return output::print_json(&repair_json(&repair));
     }
     output::print(&repair_words(&repair))
+}
+
+pub(super) async fn recover(globals: &Globals, args: &RecoverArgs) -> Result<()> {
+    let mut options = RecoverOptions::default().with_dry_run(args.dry_run);
+    for pair in &args.to {
+        let usage = || Error::usage("--to takes SERIES=PATH, such as /old.series=/new.series");
+        let (from, to) = pair.split_once('=').ok_or_else(usage)?;
+        let path = |text| TreePath::parse(text).map_err(|error| Error::option("--to", error));
+        options = options.with_destination(path(from)?, path(to)?);
+    }
+    let recovery = builder(globals)?.recover_wal(&options).await?;
+    if globals.json {
+        return output::print_json(&recovery_json(&recovery));
+    }
+    output::print(&recovery_words(&recovery))
+}
+
+fn recovery_words(recovery: &WalRecovery) -> String {
+    let mut lines = vec![format!("log {} in {}", recovery.wal, recovery.directory.display())];
+    lines
+        .extend(recovery.taken_over.iter().map(|end| format!("the store was taken over by {end}")));
+    lines.extend(recovery.series.iter().map(series_words));
+    let (versions, rows) = (grouped(recovery.version_count()), grouped(recovery.row_count()));
+    let records = grouped(recovery.records);
+    lines.push(match recovery.dry_run {
+        true => {
+            format!("{versions} versions with {rows} rows of {records} records can be brought in")
+        }
+        false => {
+            format!("{versions} versions with {rows} rows of {records} records were brought in")
+        }
+    });
+    lines.join("\n") + "\n"
+}
+
+fn series_words(series: &RecoveredSeries) -> String {
+    let runs = |runs: &[Renumbered]| runs.iter().map(run_words).collect::<Vec<_>>().join(", ");
+    let place = match series.to == series.from {
+        true => series.from.to_string(),
+        false => format!("{} → {}", series.from, series.to),
+    };
+    let mut text = format!("{place}: {} ({} rows)", runs(&series.versions), grouped(series.rows));
+    if series.versions.is_empty() {
+        text = place;
+    }
+    if !series.known.is_empty() {
+        text.push_str(&format!("; there already: {}", runs(&series.known)));
+    }
+    text
+}
+
+/// `v3…v7 → v9…v13`.
+fn run_words(run: &Renumbered) -> String {
+    let numbers = |first: tidelog::Version| {
+        let last = first.number() + i64::try_from(run.count).unwrap_or(i64::MAX) - 1;
+        if run.count == 1 { first.to_string() } else { format!("{first}…v{last}") }
+    };
+    match run.new {
+        Some(new) => format!("{} → {}", numbers(run.old), numbers(new)),
+        None => numbers(run.old),
+    }
+}
+
+fn recovery_json(recovery: &WalRecovery) -> Value {
+    let runs = |runs: &[Renumbered]| {
+        let one = |run: &Renumbered| {
+            json!({
+                "old": run.old.number(),
+                "new": run.new.map(|new| new.number()),
+                "count": run.count,
+            })
+        };
+        runs.iter().map(one).collect::<Vec<_>>()
+    };
+    let series = recovery.series.iter().map(|series| {
+        json!({
+            "from": series.from.to_string(),
+            "node": series.node.to_string(),
+            "to": series.to.to_string(),
+            "rows": series.rows,
+            "versions": runs(&series.versions),
+            "known": runs(&series.known),
+        })
+    });
+    json!({
+        "id": recovery.wal.to_string(),
+        "directory": recovery.directory.display().to_string(),
+        "taken_over": recovery.taken_over.as_ref().map(ToString::to_string),
+        "dry_run": recovery.dry_run,
+        "records": recovery.records,
+        "versions": recovery.version_count(),
+        "rows": recovery.row_count(),
+        "series": series.collect::<Vec<_>>(),
+    })
 }
 
 fn report_words(report: &WalReport) -> String {

@@ -11,7 +11,7 @@ use super::abandoned::is_here;
 use super::flush::Flusher;
 use super::record::{self, Recovered};
 use super::{TierOptions, recovered_file};
-use crate::commit::{OwnEpoch, Rejected, Work, Writer};
+use crate::commit::{Own, OwnEpoch, Rejected, Work, Writer};
 use crate::engine::{Ground, schema_of};
 use crate::error::Error;
 use crate::hot::{HotSeries, HotState};
@@ -42,16 +42,17 @@ pub(crate) async fn claim(
     }
     let wal = open_wal(ground, options, directory).await?;
     let snapshot = ground.log.refresh().await?;
+    let wal = refuse_left_behind(&snapshot, wal, directory).await?;
     // Whoever holds the lock of the log ahead that a claim names may renew the claim: its owner has
     // gone.
     if let Some(epoch) = snapshot.epoch().filter(|epoch| epoch.wal == wal.id()) {
-        own.set(Some(epoch.id));
+        own.set(Some(Own { epoch: epoch.id, wal: wal.id() }));
     }
     let id = TransactionId::random(ground.env.randomness.as_ref()).as_uuid();
     let holder = Holder::of_this_process(ground.env.clock.as_ref());
     let (host, pid) = (holder.host.unwrap_or_default(), holder.pid.unwrap_or_default());
     match writer.submit(Work::Claim(Epoch::new(id, wal.id(), host, pid))).await {
-        Ok(_) => own.set(Some(id)),
+        Ok(_) => own.set(Some(Own { epoch: id, wal: wal.id() })),
         Err(rejected) => {
             own.set(None);
             return Err(rejected.into_error());
@@ -60,6 +61,22 @@ pub(crate) async fn claim(
     let flusher = Flusher { ground: ground.clone(), writer, epoch: id, wal: wal.id() };
     let wal = recover(wal, &flusher, options).await?;
     Ok(Claimed { wal, flusher })
+}
+
+/// Refuses a log ahead with records of a claim that another writer has ended: their numbers may have
+/// been given to other versions since.
+async fn refuse_left_behind(snapshot: &Snapshot, wal: Wal, directory: &Path) -> Result<Wal, Error> {
+    let is_ours = snapshot.epoch().is_some_and(|epoch| epoch.wal == wal.id());
+    let covered = snapshot.covered(wal.id());
+    if is_ours || covered + 1 >= wal.next_seq() {
+        return Ok(wal);
+    }
+    let directory = directory.to_owned();
+    let looked = tokio::task::spawn_blocking(move || match wal.records(covered).next() {
+        None => Ok(wal),
+        Some(_) => Err(Error::LeftBehind { directory, wal: wal.id().to_string() }),
+    });
+    looked.await.map_err(|_| Error::Closed)?
 }
 
 async fn open_wal(ground: &Ground, options: &TierOptions, directory: &Path) -> Result<Wal, Error> {

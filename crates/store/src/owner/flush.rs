@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::sequencer::Message;
 use super::shared::Shared;
-use crate::commit::{Flush, Rejected, Work, Writer};
+use crate::commit::{Flush, Rejected, Work, Writer, fenced};
 use crate::encode::encode;
 use crate::engine::Ground;
 use crate::error::Error;
@@ -56,6 +56,7 @@ impl Flusher {
                     // The thread has ended only if nobody writes any more.
                     let _ = sequencer.send(Message::Release(generation.last_seq));
                 }
+                Err(error @ Error::Fenced { .. }) => return shared.fail(&error),
                 Err(error) => {
                     tracing::warn!(%error, "writing hot rows to files failed; it is tried again");
                     self.note(&shared, &error);
@@ -75,11 +76,11 @@ impl Flusher {
     }
 
     /// Reads what others have committed: upkeep, or that the store was taken over.
-    async fn tail(&self) -> Result<(), Error> {
+    pub(crate) async fn tail(&self) -> Result<(), Error> {
         let snapshot = self.ground.log.refresh().await?;
         match snapshot.epoch() {
             Some(epoch) if epoch.id == self.epoch => Ok(()),
-            _ => Err(Error::Fenced { wal: self.wal.to_string() }),
+            _ => Err(fenced(&snapshot, self.wal)),
         }
     }
 

@@ -9,6 +9,7 @@
 //! | `shared` | the hot state, limits, who waits for whom |
 //! | `flush` | from memory to files and one commit |
 //! | `gauge` | the numbers, for other processes |
+//! | `pulse` | noticing that the process was stopped, during which the store may be taken over |
 //!
 //! ```text
 //! append ─▶ record ─▶ synced ─▶ hot, acknowledged ─▶ sealed ─▶ files ─▶ one commit ─▶ record released
@@ -22,6 +23,7 @@ pub(crate) mod abandoned;
 mod claim;
 mod flush;
 pub(crate) mod gauge;
+mod pulse;
 mod record;
 mod sequencer;
 mod shared;
@@ -39,8 +41,9 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 
 use self::claim::Claimed;
-use self::record::SeriesRecord;
-pub(crate) use self::record::encode_rows;
+use self::flush::Flusher;
+use self::pulse::Pulse;
+pub(crate) use self::record::{SeriesRecord, decode as decode_record, encode_rows};
 pub(crate) use self::sequencer::HotAppend;
 use self::sequencer::{Message, Pending, Place, Sequencer};
 use self::shared::Shared;
@@ -70,6 +73,12 @@ pub enum WalDurability {
 pub struct TierOptions {
     /// Where the write-ahead log lies; beside a local store's files if absent.
     pub wal_directory: Option<PathBuf>,
+    /// Where a writer of the same store has its write-ahead log that has named no directory: beside the
+    /// files of a local store.
+    pub usual_wal_directory: Option<PathBuf>,
+    /// Whether the store may be taken from an owner that cannot be reached from here, or shows no sign of
+    /// life. Once for each handle.
+    pub take_over: bool,
     /// What an append that was acknowledged survives.
     pub durability: WalDurability,
     /// Rows of a generation; a full one is written to files.
@@ -91,6 +100,8 @@ impl Default for TierOptions {
     fn default() -> Self {
         Self {
             wal_directory: None,
+            usual_wal_directory: None,
+            take_over: false,
             durability: WalDurability::default(),
             rows_max: 1_000_000,
             bytes_max: 256 * 1024 * 1024,
@@ -153,11 +164,12 @@ pub(crate) struct Owner {
     queued: Arc<Semaphore>,
     flushing: AbortHandle,
     publishing: AbortHandle,
+    beating: AbortHandle,
     /// Where the log ahead lies.
     directory: PathBuf,
-    writer: Writer,
+    flusher: Flusher,
     own: OwnEpoch,
-    epoch: uuid::Uuid,
+    pulse: Arc<Pulse>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -165,6 +177,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.flushing.abort();
         self.publishing.abort();
+        self.beating.abort();
         self.shared.fail(&Error::Closed);
         // The receiver is gone only if the thread is.
         let _ = self.messages.send(Message::Stop);
@@ -191,8 +204,7 @@ impl Owner {
         directory: &std::path::Path,
     ) -> Result<Self, Error> {
         let Claimed { wal, flusher } =
-            claim::claim(ground, writer.clone(), own, options, directory).await?;
-        let epoch = flusher.epoch;
+            claim::claim(ground, writer, own, options, directory).await?;
         let memory = ground.memory.clone();
         let shared = Arc::new(Shared::new(options.clone(), ground.env.clone(), &memory));
         let (messages, queue) = mpsc::channel();
@@ -201,9 +213,11 @@ impl Owner {
             .name("tidelog-wal".to_owned())
             .spawn(move || sequencer.run(&queue))
             .map_err(|error| Error::Thread { reason: error.to_string() })?;
-        let flushing =
-            tokio::spawn(flusher.run(Arc::clone(&shared), messages.clone())).abort_handle();
-        let publishing = gauge::publish(Arc::clone(&shared), epoch, directory.to_owned());
+        let flushing = flusher.clone().run(Arc::clone(&shared), messages.clone());
+        let flushing = tokio::spawn(flushing).abort_handle();
+        let pulse = Arc::new(Pulse::new(ground.env.clone()));
+        let beating = tokio::spawn(beat(Arc::clone(&pulse))).abort_handle();
+        let publishing = gauge::publish(Arc::clone(&shared), flusher.epoch, directory.to_owned());
         let publishing = tokio::spawn(publishing).abort_handle();
         let directory = directory.to_owned();
         let queued = Arc::new(Semaphore::new(queued_kib_max(&memory)));
@@ -215,10 +229,11 @@ impl Owner {
             queued,
             flushing,
             publishing,
+            beating,
             directory,
-            writer,
+            flusher,
             own,
-            epoch,
+            pulse,
             thread,
         })
     }
@@ -264,7 +279,30 @@ impl Owner {
         let place = Place { _permit: permit, _memory: memory };
         let pending = Pending { appends, reply, place };
         self.messages.send(Message::Append(pending)).map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Rejected::from(self.failure().unwrap_or(Error::Closed)))?
+        let landed =
+            answer.await.map_err(|_| Rejected::from(self.failure().unwrap_or(Error::Closed)))??;
+        self.confirm().await?;
+        Ok(landed)
+    }
+
+    /// After this process was stopped for a while, waits until it is known that the store is still its
+    /// own.
+    async fn confirm(&self) -> Result<(), Error> {
+        while self.pulse.has_stopped() {
+            let began = self.pulse.begin_look();
+            match self.flusher.tail().await {
+                Ok(()) => self.pulse.end_look(began),
+                Err(Error::Fenced { wal, by }) => {
+                    self.shared.fail(&Error::Fenced { wal: wal.clone(), by: by.clone() });
+                    return Err(Error::Overtaken { wal, by });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "whether the store is still ours cannot be told");
+                    tokio::time::sleep(pulse::BEAT).await;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes no appends until the answer is dropped, and writes to files what was acknowledged
@@ -295,7 +333,7 @@ impl Owner {
     /// Writes all to files and gives the store back.
     pub(crate) async fn close(&self) -> Result<(), Error> {
         let paused = self.pause().await?;
-        match self.writer.submit(Work::Release(self.epoch)).await {
+        match self.flusher.writer.submit(Work::Release(self.flusher.epoch)).await {
             Ok(_) | Err(Rejected::Stale) => self.own.set(None),
             Err(Rejected::Failed(error)) => return Err(error),
         }
@@ -305,6 +343,7 @@ impl Owner {
         drop(paused);
         self.flushing.abort();
         self.publishing.abort();
+        self.beating.abort();
         let thread = self.take_thread();
         let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
         // The lock of the log ahead is free once its thread has ended.
@@ -320,6 +359,13 @@ impl Owner {
 fn queued_kib_max(memory: &MemoryBudget) -> usize {
     let kib = memory.share(Holder::Queue).ceiling / 1024;
     usize::try_from(kib).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
+}
+
+async fn beat(pulse: Arc<Pulse>) {
+    loop {
+        tokio::time::sleep(pulse::BEAT).await;
+        pulse.beat();
+    }
 }
 
 /// Rows of a record as a piece in memory.
