@@ -221,12 +221,11 @@ impl Queries {
 
     fn read_state(&self, options: &ReadOptions) -> SessionState {
         match options.batch_size {
-            None => self.state().clone(),
+            None => self.state(),
             Some(rows) => {
-                let config = self.state().config().clone().with_batch_size(rows);
-                SessionStateBuilder::new_from_existing(self.state().clone())
-                    .with_config(config)
-                    .build()
+                let state = self.state();
+                let config = state.config().clone().with_batch_size(rows);
+                SessionStateBuilder::new_from_existing(state).with_config(config).build()
             }
         }
     }

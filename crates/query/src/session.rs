@@ -1,6 +1,7 @@
 //! SQL over a store.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
@@ -92,6 +93,8 @@ pub struct Queries {
     idle: Arc<Mutex<Vec<SessionState>>>,
     /// What every statement runs with.
     context: Arc<TaskContext>,
+    /// How many partitions run at once, of what is planned from now on.
+    partitions: Arc<AtomicUsize>,
     url: ObjectStoreUrl,
     /// What is read, if it is not the newest state.
     pinned: Option<Head>,
@@ -113,8 +116,9 @@ impl Queries {
             .with_analyzer_rules(analyzer_rules())
             .build();
         let context = state.task_ctx();
+        let partitions = Arc::new(AtomicUsize::new(state.config().target_partitions()));
         let (state, idle) = (Arc::new(state), Arc::default());
-        Ok(Self { engine, state, idle, context, url, pinned: None })
+        Ok(Self { engine, state, idle, context, partitions, url, pinned: None })
     }
 
     /// The same queries, all of which read `head`.
@@ -142,8 +146,25 @@ impl Queries {
         &self.url
     }
 
-    pub(crate) fn state(&self) -> &SessionState {
-        &self.state
+    /// A session to plan with.
+    pub(crate) fn state(&self) -> SessionState {
+        self.with_partitions((*self.state).clone())
+    }
+
+    /// Sets how many partitions run at once in what is planned from now on, for all clones; `None`
+    /// is the number of cores.
+    pub fn set_partitions(&self, partitions: Option<usize>) {
+        let partitions = partitions.unwrap_or_else(cores).max(1);
+        self.partitions.store(partitions, Ordering::Relaxed);
+    }
+
+    fn with_partitions(&self, mut state: SessionState) -> SessionState {
+        let partitions = self.partitions.load(Ordering::Relaxed);
+        // Changing a session's options copies them.
+        if state.config().target_partitions() != partitions {
+            state.config_mut().options_mut().execution.target_partitions = partitions;
+        }
+        state
     }
 
     /// Plans and starts one statement. All its tables are read at the same commit.
@@ -187,7 +208,8 @@ impl Queries {
         let catalogs = MemoryCatalogProviderList::new();
         let catalog = StoreCatalog::new(self.clone(), head);
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
-        let mut state = self.idle().pop().unwrap_or_else(|| (*self.state).clone());
+        let idle = self.idle().pop().unwrap_or_else(|| (*self.state).clone());
+        let mut state = self.with_partitions(idle);
         state.register_catalog_list(Arc::new(catalogs));
         let resolved = Arc::new(resolved);
         for name in functions::NAMES {
@@ -220,9 +242,12 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     std::iter::once(ours).chain(Analyzer::new().rules).collect()
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn config(options: &QueryOptions, memory: &MemoryBudget) -> SessionConfig {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let partitions = options.partitions.unwrap_or(cores);
+    let partitions = options.partitions.unwrap_or_else(cores);
     let memory = usize::try_from(memory.within_reach(Holder::Queries)).unwrap_or(usize::MAX);
     let buffer = memory / BUFFERS_PART / partitions;
     let mut config = SessionConfig::new()

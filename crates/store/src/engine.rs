@@ -1,9 +1,11 @@
 //! One store: its log, its writer, its files.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::object_store::ObjectStore;
@@ -17,12 +19,13 @@ use crate::head::Head;
 use crate::hot::HotState;
 use crate::memory;
 use crate::owner::abandoned::{self, Abandoned};
-use crate::owner::{Owner, TierOptions, TierStatistics};
+use crate::owner::{LiveLimits, Owner, TierLimits, TierOptions, TierStatistics};
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
 
 /// Who may write to a store while a handle is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Mode {
     /// Any number of processes; an append is durable by its commit.
@@ -89,9 +92,10 @@ pub(crate) struct Ground {
 struct Inner {
     ground: Ground,
     upkeep: UpkeepMode,
-    max_staleness: Duration,
+    max_staleness_nanos: AtomicU64,
     mode: Mode,
     tier: TierOptions,
+    limits: Arc<LiveLimits>,
     writer: Mutex<Option<Writer>>,
     own: OwnEpoch,
     owner: AsyncMutex<Option<Arc<Owner>>>,
@@ -144,8 +148,9 @@ impl Engine {
         let inner = Inner {
             ground: Ground { store, log, env, files, memory },
             upkeep: options.upkeep,
-            max_staleness: options.max_staleness,
+            max_staleness_nanos: AtomicU64::new(nanos(options.max_staleness)),
             mode: options.mode,
+            limits: Arc::new(LiveLimits::new(TierLimits::from(&options.tier))),
             tier: options.tier.clone(),
             writer: Mutex::default(),
             own: OwnEpoch::default(),
@@ -197,12 +202,35 @@ impl Engine {
             // Others commit upkeep only, which changes no answer.
             Some(_) => self.local_head(),
             None => {
-                let snapshot = self.log().refresh_after(self.inner.max_staleness).await?;
+                let snapshot = self.log().refresh_after(self.max_staleness()).await?;
                 if snapshot.epoch().is_none() {
                     return Head::new(snapshot, HotState::default());
                 }
                 self.head_of_claimed(snapshot).await
             }
+        }
+    }
+
+    fn max_staleness(&self) -> Duration {
+        Duration::from_nanos(self.inner.max_staleness_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Lets reads that begin from now on take a state for the newest that was so long ago.
+    pub fn set_max_staleness(&self, staleness: Duration) {
+        self.inner.max_staleness_nanos.store(nanos(staleness), Ordering::Relaxed);
+    }
+
+    /// When rows in memory are written to files.
+    #[must_use]
+    pub fn tier_limits(&self) -> TierLimits {
+        self.inner.limits.get()
+    }
+
+    /// Sets when rows in memory are written to files. What is beyond the new limits is written now.
+    pub fn set_tier_limits(&self, limits: TierLimits) {
+        self.inner.limits.set(limits);
+        if let Some(owner) = self.owner_now() {
+            owner.limits_changed();
         }
     }
 
@@ -259,11 +287,10 @@ impl Engine {
         }
         let tier = &self.inner.tier;
         let directory = tier.wal_directory.as_deref().ok_or(Error::NoWalDirectory)?;
-        let (ground, own) = (&self.inner.ground, &self.inner.own);
-        let claimed = match Owner::claim(ground, self.writer(), own, tier, directory).await {
-            Err(Error::Claimed { .. }) if self.free().await? => {
-                Owner::claim(ground, self.writer(), own, tier, directory).await?
-            }
+        let (ground, own, limits) = (&self.inner.ground, &self.inner.own, &self.inner.limits);
+        let claim = || Owner::claim(ground, self.writer(), own, tier, limits, directory);
+        let claimed = match claim().await {
+            Err(Error::Claimed { .. }) if self.free().await? => claim().await?,
             claimed => claimed?,
         };
         let claimed = Arc::new(claimed);
@@ -324,6 +351,10 @@ impl Engine {
 
     pub(crate) fn tier_options(&self) -> &TierOptions {
         &self.inner.tier
+    }
+
+    pub(crate) fn live_limits(&self) -> &Arc<LiveLimits> {
+        &self.inner.limits
     }
 
     pub(crate) fn new_transaction(&self) -> TransactionId {
@@ -410,6 +441,11 @@ impl Engine {
     pub fn list(&self, head: &Head, pattern: &PathPattern) -> Vec<(TreePath, Arc<Node>)> {
         head.tree().matching(pattern)
     }
+}
+
+/// As many as fit; five hundred years and more are the same to a store.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn first_repeated(names: &[String]) -> Option<&String> {

@@ -89,7 +89,8 @@ impl Engine {
         let own = OwnEpoch::default();
         let Ground { store, log, env, .. } = ground.clone();
         let writer = Writer::spawn(store, log, env, UpkeepMode::OnRequest, own.clone());
-        match Owner::claim(ground, writer, &own, self.tier_options(), directory).await {
+        let (options, limits) = (self.tier_options(), self.live_limits());
+        match Owner::claim(ground, writer, &own, options, limits, directory).await {
             Ok(owner) => owner.close().await.map(|()| true),
             // Somebody else was faster, or its log ahead is elsewhere.
             Err(Error::Claimed { .. }) => Ok(false),

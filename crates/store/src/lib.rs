@@ -66,7 +66,7 @@ pub use free::TakenOver;
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};
 pub use head::Head;
 pub use hot::{HotFile, HotSeries, HotState};
-pub use owner::{TierOptions, TierStatistics, WalDurability};
+pub use owner::{TierLimits, TierOptions, TierStatistics, WalDurability};
 pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};

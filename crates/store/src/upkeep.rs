@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidelog_core::Env;
 use tidelog_oplog::{Log, MergeScope, Snapshot};
 use tokio::sync::watch;
@@ -29,7 +30,8 @@ const CHECKPOINT_COMMITS: u64 = 32;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Who keeps the log of a store short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UpkeepMode {
     /// A task of this handle, from its first write on.

@@ -8,6 +8,7 @@
 //! | `record` | what the log ahead keeps of an append |
 //! | `shared` | the hot state, limits, who waits for whom |
 //! | `flush` | from memory to files and one commit |
+//! | `limits` | when rows in memory are written to files |
 //! | `gauge` | the numbers, for other processes |
 //! | `pulse` | noticing that the process was stopped, during which the store may be taken over |
 //!
@@ -23,6 +24,7 @@ pub(crate) mod abandoned;
 mod claim;
 mod flush;
 pub(crate) mod gauge;
+mod limits;
 mod pulse;
 mod record;
 mod sequencer;
@@ -42,6 +44,8 @@ use tokio::task::AbortHandle;
 
 use self::claim::Claimed;
 use self::flush::Flusher;
+pub(crate) use self::limits::LiveLimits;
+pub use self::limits::TierLimits;
 use self::pulse::Pulse;
 pub(crate) use self::record::{SeriesRecord, decode as decode_record, encode_rows};
 pub(crate) use self::sequencer::HotAppend;
@@ -201,12 +205,15 @@ impl Owner {
         writer: Writer,
         own: &OwnEpoch,
         options: &TierOptions,
+        limits: &Arc<LiveLimits>,
         directory: &std::path::Path,
     ) -> Result<Self, Error> {
         let Claimed { wal, flusher } =
             claim::claim(ground, writer, own, options, directory).await?;
         let memory = ground.memory.clone();
-        let shared = Arc::new(Shared::new(options.clone(), ground.env.clone(), &memory));
+        let limits = Arc::clone(limits);
+        let shared = Shared::new(options.clone(), limits, ground.env.clone(), &memory);
+        let shared = Arc::new(shared);
         let (messages, queue) = mpsc::channel();
         let sequencer = Sequencer::new(wal, Arc::clone(&shared), ground.log.clone());
         let thread = std::thread::Builder::new()
@@ -258,12 +265,17 @@ impl Owner {
 
     /// Whether rows of so many bytes go through memory; others are written to files at once.
     pub(crate) fn takes(&self, bytes: usize, rows: usize) -> bool {
-        let options = &self.shared.options;
+        let (limits, wal) = (self.shared.limits.get(), &self.shared.options.wal);
         let bytes = bytes as u64;
-        bytes <= options.bytes_max / 4
-            && bytes <= options.wal.frame_bytes_max / 2
+        bytes <= self.shared.bytes_max() / 4
+            && bytes <= wal.frame_bytes_max / 2
             && bytes <= self.memory.share(Holder::Queue).ceiling / 2
-            && rows as u64 <= options.rows_max
+            && rows as u64 <= limits.rows_max
+    }
+
+    /// The limits have changed: what is beyond them now is written to files.
+    pub(crate) fn limits_changed(&self) {
+        self.shared.limits_changed();
     }
 
     /// Makes appends durable, as the options say, and visible, all of them or none.

@@ -8,7 +8,7 @@ use tidelog_core::memory::Account;
 use tidelog_core::{Env, Holder, MemoryBudget};
 use tokio::sync::{Notify, watch};
 
-use super::{TierOptions, TierStatistics};
+use super::{LiveLimits, TierOptions, TierStatistics};
 use crate::error::Error;
 use crate::hot::{Generation, HotState};
 
@@ -18,7 +18,9 @@ const SEALED_AT: f64 = 0.95;
 /// Shared by the handle, the thread that writes the log and the task that flushes.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// What was set when the store was opened. Its limits count no more.
     pub(crate) options: TierOptions,
+    pub(crate) limits: Arc<LiveLimits>,
     pub(crate) env: Env,
     budget: MemoryBudget,
     /// Held by whoever replaces the active generation; always taken before the state.
@@ -73,8 +75,12 @@ impl Counters {
 }
 
 impl Shared {
-    pub(crate) fn new(mut options: TierOptions, env: Env, budget: &MemoryBudget) -> Self {
-        options.bytes_max = options.bytes_max.min(budget.share(Holder::Hot).ceiling / 2);
+    pub(crate) fn new(
+        options: TierOptions,
+        limits: Arc<LiveLimits>,
+        env: Env,
+        budget: &MemoryBudget,
+    ) -> Self {
         let state = State {
             hot: HotState::default(),
             memory: budget.account(Holder::Hot),
@@ -84,6 +90,7 @@ impl Shared {
         };
         Self {
             options,
+            limits,
             env,
             budget: budget.clone(),
             publishing: Mutex::default(),
@@ -154,19 +161,34 @@ impl Shared {
         state.began.get_or_insert_with(|| self.env.clock.monotonic());
         state.hot.active = hot.active;
         state.settle_memory();
-        let full = self.is_full(&state.hot.active, SEALED_AT)
-            || wal_bytes > self.options.wal_bytes_max
-            || self.is_tight(&state.hot);
-        if full {
-            self.seal_in(&mut state);
-        }
+        self.seal_if_full(&mut state, wal_bytes);
         Ok(())
+    }
+
+    fn seal_if_full(&self, state: &mut State, wal_bytes: u64) {
+        let is_long = wal_bytes > self.limits.get().wal_bytes_max;
+        if is_long || self.is_full(&state.hot.active, SEALED_AT) || self.is_tight(&state.hot) {
+            self.seal_in(state);
+        }
+    }
+
+    /// Seals what is beyond the limits, which have changed, and lets those look who wait for room.
+    pub(crate) fn limits_changed(&self) {
+        let _publishing = self.publishing();
+        let wal_bytes = self.counters.wal_bytes.load(Ordering::Relaxed);
+        self.seal_if_full(&mut self.lock(), wal_bytes);
+        self.room.notify_all();
     }
 
     fn is_full(&self, generation: &Generation, share: f64) -> bool {
         let beyond = |value: u64, max: u64| value as f64 >= max as f64 * share;
-        beyond(generation.rows, self.options.rows_max)
-            || beyond(generation.bytes, self.options.bytes_max)
+        let limits = self.limits.get();
+        beyond(generation.rows, limits.rows_max) || beyond(generation.bytes, self.bytes_max())
+    }
+
+    /// How many bytes a generation may take: two of them are within the budget.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.limits.get().bytes_max.min(self.budget.share(Holder::Hot).ceiling / 2)
     }
 
     /// How much memory the hot rows may take now. While queries run that is what is kept for them:
@@ -204,8 +226,8 @@ impl Shared {
     pub(crate) fn seal_aged(&self) {
         let _publishing = self.publishing();
         let mut state = self.lock();
-        let now = self.env.clock.monotonic();
-        let aged = |began: Duration| now.saturating_sub(began) >= self.options.age_max;
+        let (now, age_max) = (self.env.clock.monotonic(), self.limits.get().age_max);
+        let aged = |began: Duration| now.saturating_sub(began) >= age_max;
         if state.began.is_some_and(aged) {
             self.seal_in(&mut state);
         }
