@@ -17,7 +17,8 @@ end() {
 }
 trap end EXIT
 cd "$work" || exit 1
-unset TIDELOG_STORE TIDELOG_MODE TIDELOG_WAL_DIR TIDELOG_CACHE TIDELOG_CACHE_SIZE RUST_LOG
+for name in $(compgen -v TIDELOG_); do unset "$name"; done
+unset RUST_LOG
 checks=0
 failures=0
 
@@ -439,6 +440,51 @@ is out 'n
 8002'
 expect 0 fsck --deep
 unset TIDELOG_MODE
+
+# --- settings -------------------------------------------------------------------------------------
+export TIDELOG_STORE=$work/set
+expect 0 config show
+has out 'hot_max_rows'
+has out 'default of this program'
+has out 'environment, TIDELOG_STORE'
+expect 0 init
+printf 'mode = "exclusive"\nhot_max_rows = 5\ndurability = "interval:250ms"\n' >set/tidelog.toml
+expect 0 config check
+has out 'nothing is wrong'
+TIDELOG_HOT_MAX_ROWS=6 expect 0 config show
+has out 'environment, TIDELOG_HOT_MAX_ROWS'
+has out 'set/tidelog.toml, line 1'
+TIDELOG_HOT_MAX_ROWS=6 expect 0 --json --hot-max-rows 7 --preset small config show
+has out '"flag":"--hot-max-rows","from":"--hot-max-rows","layer":"flag","name":"hot_max_rows","value":"7"'
+has out '"from":"preset small","layer":"preset","name":"cache_size","value":"256MiB"'
+expect 0 series append /s one.csv
+has out 'v1, 2 rows, interval'
+expect 0 --durability memory series append /s one.csv
+has out 'v2, 2 rows, memory'
+TIDELOG_DURABILITY=sync expect 0 series append /s one.csv
+has out 'v3, 2 rows, sync'
+expect 4 --config missing.toml ls
+has err 'missing.toml'
+printf '{\n"mode": "shared"}' >one.json
+TIDELOG_CONFIG=one.json expect 0 series append /s one.csv
+has out 'v4, 2 rows, committed'
+expect 0 config check one.json
+printf 'memory = "512 MB"\nhot_max_row = 5\npartitions = "many"\n' >wrong.toml
+expect 3 config check wrong.toml
+has err 'wrong.toml, line 2: "hot_max_row" is no setting; did you mean hot_max_rows?'
+has err 'wrong.toml, line 3: partitions: "many" is not a whole number'
+expect 3 --config wrong.toml series append /s one.csv
+expect 3 --json --config wrong.toml config show
+has err '"kind":"invalid_input"'
+TIDELOG_MODE=both expect 3 ls
+has err 'environment, TIDELOG_MODE'
+TIDELOG_MODES=shared expect 3 ls
+has err 'did you mean TIDELOG_MODE?'
+for flag in --durability=disk --hot-max-rows=0 --hot-max-age=10 --preset=huge --partitions=-1; do
+    expect 2 "$flag" ls
+done
+expect 4 config check missing.toml
+expect 3 config check one.csv
 
 # --- a bucket -------------------------------------------------------------------------------------
 touch server.env

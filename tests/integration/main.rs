@@ -19,6 +19,7 @@
 //! | `hot` | do rows in memory answer as they would from files? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `changes` | is every version told once, as it lands? |
+//! | `settings` | does the right layer win, is what is wrong told, and do open stores take changes? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
@@ -52,6 +53,8 @@ mod processes;
 mod read_cache;
 
 mod requests;
+#[cfg(test)]
+mod settings;
 #[cfg(test)]
 mod staleness;
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What can be typed.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidelog::{CommitVersion, TimeUnit};
+
+use crate::settings::SettingFlags;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -17,7 +18,7 @@ Exit codes:
    13  permission denied     70  a bug of Tidelog
                             130  interrupted";
 
-const GLOBAL: &str = "Global options";
+pub(crate) const GLOBAL: &str = "Global options";
 
 /// A versioned, filesystem-style store for time series.
 ///
@@ -35,47 +36,19 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
-    /// The store: a directory, file:///path, s3://bucket/prefix, gs://bucket/prefix or
-    /// az://container/prefix
-    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_STORE", value_name = "DIR|URL")]
-    pub(crate) store: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+    /// Read settings from this file, whose name ends in .toml or .json [default: tidelog.toml or
+    /// tidelog.json in the directory of the store] [env: TIDELOG_CONFIG]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// An option of a remote store, such as region=eu-west-1; repeat for several. Others can see
     /// arguments: put secrets into the environment, such as AWS_SECRET_ACCESS_KEY
     #[arg(long = "storage-option", global = true, help_heading = GLOBAL, value_name = "NAME=VALUE")]
     pub(crate) storage_options: Vec<String>,
-    /// Keep what is read of a remote store in this local directory, so that it is fetched once. It
-    /// may be deleted at any time. Does nothing for a store in a directory
-    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_CACHE", value_name = "DIR")]
-    pub(crate) cache: Option<OsString>,
-    /// Bytes that the directory of --cache may hold, such as 2GB
-    #[arg(
-        long,
-        global = true,
-        help_heading = GLOBAL,
-        env = "TIDELOG_CACHE_SIZE",
-        value_name = "BYTES",
-        default_value = "1GiB",
-        value_parser = parse_bytes,
-    )]
-    pub(crate) cache_size: usize,
     /// Print JSON: one document, or for `series query`, `sql` and `log --follow` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
-    /// Memory that rows not yet in files, caches and queries share, such as 512MB; queries that need
-    /// more spill to disk. At least 32MiB [default: a quarter of the machine's]
-    #[arg(long, global = true, help_heading = GLOBAL, value_name = "BYTES", value_parser = parse_bytes)]
-    pub(crate) memory: Option<usize>,
-    /// Who may write to the store meanwhile
-    #[arg(
-        long, global = true, help_heading = GLOBAL, env = "TIDELOG_MODE", value_enum,
-        default_value_t = Mode::Shared, value_name = "MODE"
-    )]
-    pub(crate) mode: Mode,
-    /// Where the write-ahead log of `--mode exclusive` lies: a directory on a local disk, beside the
-    /// files of a store in a directory by default. Readers name it too, to see what a writer has left
-    /// that died
-    #[arg(long, global = true, help_heading = GLOBAL, env = "TIDELOG_WAL_DIR", value_name = "DIR")]
-    pub(crate) wal_dir: Option<OsString>,
     /// Take the store from a process that has it alone and cannot be reached from here, or shows no
     /// sign of life. What it acknowledged and did not write to files is left in its write-ahead log;
     /// `wal recover` brings that in
@@ -84,20 +57,6 @@ pub(crate) struct Globals {
     /// Trace what is done, to stderr (RUST_LOG says more precisely what)
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
-}
-
-/// Who may write to a store while a command works on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// Any number of processes
-    Shared,
-    /// This one alone: an append is synced to a write-ahead log and written to files when the
-    /// command ends. Others that write are refused meanwhile
-    Exclusive,
-    /// Of `demo --rows`: rows of 4 columns
-    Simple,
-    /// Of `demo --rows`: rows of 8 columns, with symbols
-    Trading,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,6 +110,9 @@ pub(crate) enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Show or check the settings, and who has said them
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Make a directory, with its parents
     Mkdir {
         /// The path
@@ -212,6 +174,7 @@ impl Command {
             | Self::Log(_)
             | Self::Stats
             | Self::Tiers { .. }
+            | Self::Config(_)
             | Self::Wal(WalCommand::Inspect)
             | Self::Fsck { .. } => false,
         }
@@ -266,6 +229,18 @@ pub(crate) struct DemoArgs {
     /// Only append, ask nothing
     #[arg(long, requires = "rows")]
     pub(crate) no_queries: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show each setting, its value, and where that comes from
+    Show,
+    /// Tell all that is wrong with settings
+    Check {
+        /// A file to look at alone [default: all that holds for the store: its file, the environment,
+        /// flags]
+        file: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -444,28 +419,6 @@ fn parse_count(text: &str, max: u64) -> Result<u64, String> {
     })
 }
 
-/// Reads a number of bytes: `1048576`, `512MB`, `2GiB`. Powers of 1000 and of 1024 as written.
-pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
-    let fail =
-        || format!("{text:?} is not a size; write a number of bytes, or such as 512MB, 2GiB");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "t" | "tb" => 1_000_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "tib" => 1 << 40,
-        _ => return Err(fail()),
-    };
-    let bytes = number.parse::<usize>().ok().and_then(|n| n.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(fail)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -475,16 +428,6 @@ mod tests {
     #[test]
     fn the_definition_of_the_arguments_holds_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_read() {
-        assert_eq!(parse_bytes("1048576"), Ok(1_048_576));
-        assert_eq!(parse_bytes("512MB"), Ok(512_000_000));
-        assert_eq!(parse_bytes("2 GiB"), Ok(2 << 30));
-        for bad in ["", "MB", "0", "-1", "1.5GB", "7 bananas", "99999999999999999999TB"] {
-            assert!(parse_bytes(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -528,6 +471,9 @@ mod tests {
             vec!["tidelog", "demo", "--no-queries"],
             vec!["tidelog", "demo", "--batch-size", "10"],
             vec!["tidelog", "demo", "--rows", "many"],
+            vec!["tidelog", "ls", "--mode", "both"],
+            vec!["tidelog", "ls", "--durability", "interval"],
+            vec!["tidelog", "ls", "--preset", "huge"],
         ] {
             assert!(Cli::try_parse_from(&args).is_err(), "{args:?}");
         }

@@ -6,6 +6,7 @@
 //! input     CSV and Parquet files → record batches
 //! output    record batches → tables, CSV, JSON, Parquet, Arrow; files that appear whole
 //! demo      the main job on real data, narrated
+//! settings  flags, environment and files → the library's settings
 //! error     what went wrong → message, JSON, exit code
 //! ```
 //!
@@ -18,6 +19,7 @@ mod error;
 mod input;
 mod output;
 mod progress;
+mod settings;
 
 use std::process::ExitCode;
 

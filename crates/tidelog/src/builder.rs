@@ -1,5 +1,6 @@
 //! How a store is opened: where, by whom it is written, with which limits.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tidelog_store::{
 };
 
 use crate::error::{Error, Result};
+use crate::settings::{Layers, LiveSettings, Loaded, Preset, Settings};
 use crate::store::Store;
 
 /// How to open a store.
@@ -29,6 +31,8 @@ pub struct StoreBuilder {
     env: Env,
     engine: EngineOptions,
     queries: QueryOptions,
+    /// Where settings come from; calls of this builder among them.
+    layers: Layers,
 }
 
 /// Secrets that somebody put into the location are not shown.
@@ -42,14 +46,19 @@ impl fmt::Debug for StoreBuilder {
             .field("env", &self.env)
             .field("engine", &self.engine)
             .field("queries", &self.queries)
+            .field("layers", &self.layers)
             .finish()
     }
 }
 
 impl StoreBuilder {
     pub(crate) fn new(location: impl Into<String>) -> Self {
+        let location = location.into();
+        let mut layers = Layers::new();
+        layers.called("store", &location);
         Self {
-            location: location.into(),
+            location,
+            layers,
             storage: StorageOptions::new(),
             object_store: None,
             read_cache: None,
@@ -72,6 +81,7 @@ impl StoreBuilder {
     /// then take themselves for another writer's. Default: opened from the location.
     pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
         self.object_store = Some(store);
+        self.layers = self.layers.without_own_file();
         self
     }
 
@@ -80,8 +90,10 @@ impl StoreBuilder {
     /// may share it, and it may be deleted at any time. It does nothing for a store that is local,
     /// unless that is given as an [object store](Self::with_object_store). Default: no cache.
     pub fn with_read_cache(mut self, directory: impl Into<PathBuf>, bytes_max: u64) -> Self {
-        self.read_cache = Some((directory.into(), bytes_max));
-        self
+        let directory = directory.into();
+        self.read_cache = Some((directory.clone(), bytes_max));
+        self.called("cache", |settings| settings.cache = Some(directory))
+            .called("cache_size", |settings| settings.cache_size = bytes_max)
     }
 
     /// Takes clock and randomness from here. Default: the machine's.
@@ -95,14 +107,15 @@ impl StoreBuilder {
     /// written to files soon after. Default: [`Mode::Shared`].
     pub fn with_mode(mut self, mode: Mode) -> Self {
         self.engine.mode = mode;
-        self
+        self.called("mode", |settings| settings.mode = mode)
     }
 
     /// Puts the write-ahead log of one writer alone into this directory, which must be on a local
     /// disk. Default: beside the files of a local store; a remote one needs it named.
     pub fn with_wal_directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.engine.tier.wal_directory = Some(directory.into());
-        self
+        let directory = directory.into();
+        self.engine.tier.wal_directory = Some(directory.clone());
+        self.called("wal_dir", |settings| settings.wal_dir = Some(directory))
     }
 
     /// Lets a write take the store from a writer that has it alone and whose write-ahead log cannot be
@@ -128,7 +141,7 @@ impl StoreBuilder {
     /// [`WalDurability::Sync`], a crash of the machine.
     pub fn with_wal_durability(mut self, durability: WalDurability) -> Self {
         self.engine.tier.durability = durability;
-        self
+        self.called("durability", |settings| settings.durability = durability)
     }
 
     /// Sets how many rows, and how many bytes of memory, one writer alone gathers before they are
@@ -136,21 +149,22 @@ impl StoreBuilder {
     /// [the memory](Self::with_memory_bytes_max) is taken for that. Default: 1,000,000 rows, 256 MiB.
     pub fn with_hot_max(mut self, rows: u64, bytes: u64) -> Self {
         (self.engine.tier.rows_max, self.engine.tier.bytes_max) = (rows, bytes);
-        self
+        self.called("hot_max_rows", |settings| settings.hot_max_rows = rows)
+            .called("hot_max_bytes", |settings| settings.hot_max_bytes = bytes)
     }
 
     /// Sets after what time one writer alone writes its rows to files, though they are few. Default:
     /// 10 seconds.
     pub fn with_hot_age_max(mut self, age: Duration) -> Self {
         self.engine.tier.age_max = age;
-        self
+        self.called("hot_max_age", |settings| settings.hot_max_age = age)
     }
 
     /// Sets beyond how many bytes of its write-ahead log one writer alone writes its rows to files.
     /// Default: 512 MiB.
     pub fn with_wal_bytes_max(mut self, bytes: u64) -> Self {
         self.engine.tier.wal_bytes_max = bytes;
-        self
+        self.called("wal_max_bytes", |settings| settings.wal_max_bytes = bytes)
     }
 
     /// Sets the memory, in bytes, that everything shares which grows with the work: rows in memory
@@ -159,20 +173,20 @@ impl StoreBuilder {
     /// the machine, or the control group that the process is in, has.
     pub fn with_memory_bytes_max(mut self, bytes: usize) -> Self {
         self.engine.memory_bytes_max = Some(bytes as u64);
-        self
+        self.called("memory", |settings| settings.memory = Some(bytes as u64))
     }
 
     /// Sets how many partitions of a query run at once. Default: the number of cores.
     pub fn with_partitions(mut self, partitions: usize) -> Self {
         self.queries = self.queries.with_partitions(partitions);
-        self
+        self.called("partitions", |settings| settings.partitions = Some(partitions.max(1)))
     }
 
     /// Says who keeps the log short: a task of this handle, or nobody but [`Store::maintain`].
     /// Default: a task, from the first write on.
     pub fn with_upkeep(mut self, mode: UpkeepMode) -> Self {
         self.engine.upkeep = mode;
-        self
+        self.called("upkeep", |settings| settings.upkeep = mode)
     }
 
     /// Lets reads take the newest state that this handle has seen for the newest there is, for so
@@ -180,7 +194,7 @@ impl StoreBuilder {
     /// Default: zero, every read asks.
     pub fn with_max_staleness(mut self, staleness: Duration) -> Self {
         self.engine.max_staleness = staleness;
-        self
+        self.called("max_staleness", |settings| settings.max_staleness = staleness)
     }
 
     /// For a store that is made: how long objects of its log are kept after they have ceased to be
@@ -188,34 +202,134 @@ impl StoreBuilder {
     /// day.
     pub fn with_log_retention(mut self, retention: Duration) -> Self {
         self.engine.log.retention = retention;
-        self
+        self.called("log_retention", |settings| settings.log_retention = retention)
     }
 
     /// Sets whether queries for the newest rows of each key leave out older rows while they read;
     /// the answers are the same either way. Default: true.
     pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
         self.queries = self.queries.with_key_pruning(key_pruning);
+        self.called("key_pruning", |settings| settings.key_pruning = key_pruning)
+    }
+
+    /// Chooses numbers that go together; they stand just above the defaults, so that whatever else is
+    /// set wins. Default: none.
+    pub fn with_preset(self, preset: Preset) -> Self {
+        self.called("preset", |settings| settings.preset = Some(preset))
+    }
+
+    /// Reads settings from this file instead of the one in the store's directory. It must be there,
+    /// and its name ends in `.toml` or `.json`. What the builder is told by calls wins. Default:
+    /// `tidelog.toml` or `tidelog.json` in the directory of a local store, if it is there.
+    pub fn with_config_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.layers = self.layers.with_config_file(file);
         self
+    }
+
+    /// Does not read the file of settings in the store's directory. Default: it is read.
+    pub fn without_config_file(mut self) -> Self {
+        self.layers = self.layers.without_own_file();
+        self
+    }
+
+    /// Takes settings from variables that begin with `TIDELOG_`, such as those of
+    /// [`std::env::vars_os`]; they win over files, and calls win over them. Default: the environment
+    /// is not read.
+    pub fn with_environment(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        self.layers = self.layers.with_environment(variables);
+        self
+    }
+
+    /// Takes settings from these layers; what the builder is told by calls wins. Default: the file in
+    /// the store's directory.
+    pub fn with_layers(mut self, layers: Layers) -> Self {
+        self.layers = self.layers.over(layers);
+        self
+    }
+
+    /// Notes that a call has set a setting.
+    fn called(mut self, name: &'static str, set: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::default();
+        set(&mut settings);
+        if let Some(text) = settings.value(name) {
+            self.layers.called(name, &text);
+        }
+        self
+    }
+
+    /// With what files, environment and flags say.
+    async fn loaded(self) -> Result<(Self, Loaded)> {
+        let (layers, loaded) = (self.layers.clone(), self.layers.load().await?);
+        let mut builder = self;
+        for name in loaded.of_texts() {
+            builder = builder.set(name, &loaded.settings);
+        }
+        builder.layers = layers;
+        Ok((builder, loaded))
+    }
+
+    /// Sets one setting.
+    fn set(self, name: &str, settings: &Settings) -> Self {
+        let tier = &self.engine.tier;
+        let (rows_max, bytes_max) = (tier.rows_max, tier.bytes_max);
+        match name {
+            "mode" => self.with_mode(settings.mode),
+            "durability" => self.with_wal_durability(settings.durability),
+            "hot_max_rows" => self.with_hot_max(settings.hot_max_rows, bytes_max),
+            "hot_max_bytes" => self.with_hot_max(rows_max, settings.hot_max_bytes),
+            "hot_max_age" => self.with_hot_age_max(settings.hot_max_age),
+            "wal_max_bytes" => self.with_wal_bytes_max(settings.wal_max_bytes),
+            "key_pruning" => self.with_key_pruning(settings.key_pruning),
+            "max_staleness" => self.with_max_staleness(settings.max_staleness),
+            "upkeep" => self.with_upkeep(settings.upkeep),
+            "log_retention" => self.with_log_retention(settings.log_retention),
+            _ => self.set_optional(name, settings),
+        }
+    }
+
+    /// Sets one of the settings that may be absent. Location and preset have had their effect.
+    fn set_optional(self, name: &str, settings: &Settings) -> Self {
+        match (name, settings) {
+            ("wal_dir", Settings { wal_dir: Some(directory), .. }) => {
+                self.with_wal_directory(directory)
+            }
+            ("memory", Settings { memory: Some(bytes), .. }) => {
+                self.with_memory_bytes_max(usize::try_from(*bytes).unwrap_or(usize::MAX))
+            }
+            ("partitions", Settings { partitions: Some(count), .. }) => {
+                self.with_partitions(*count)
+            }
+            ("cache" | "cache_size", Settings { cache: Some(directory), cache_size, .. }) => {
+                self.with_read_cache(directory, *cache_size)
+            }
+            _ => self,
+        }
     }
 
     /// Opens a store that exists; writes nothing.
     ///
     /// # Errors
-    /// If there is none, its format is newer, it is damaged, or it cannot be read.
+    /// If there is none, its format is newer, it is damaged, or it cannot be read; or if settings are
+    /// wrong.
     pub async fn open(self) -> Result<Store> {
-        let (place, cache) = self.place(Location::open)?;
-        let engine = Engine::open(place, self.env.clone(), &self.settled()).await?;
-        self.finish(engine, cache)
+        let (builder, loaded) = self.loaded().await?;
+        let (place, cache) = builder.place(Location::open)?;
+        let engine = Engine::open(place, builder.env.clone(), &builder.settled()).await?;
+        builder.finish(engine, cache, loaded)
     }
 
     /// Makes an empty store.
     ///
     /// # Errors
-    /// If there is one already, or the place cannot hold one.
+    /// If there is one already, or the place cannot hold one; or if settings are wrong.
     pub async fn create(self) -> Result<Store> {
-        let (place, cache) = self.place(Location::create)?;
-        let engine = Engine::create(place, self.env.clone(), &self.settled()).await?;
-        self.finish(engine, cache)
+        let (builder, loaded) = self.loaded().await?;
+        let (place, cache) = builder.place(Location::create)?;
+        let engine = Engine::create(place, builder.env.clone(), &builder.settled()).await?;
+        builder.finish(engine, cache, loaded)
     }
 
     /// Opens a store, making it if there is none.
@@ -223,23 +337,24 @@ impl StoreBuilder {
     /// # Errors
     /// As [`open`](Self::open) and [`create`](Self::create).
     pub async fn open_or_create(self) -> Result<Store> {
-        let (place, cache) = self.place(Location::create)?;
-        let options = self.settled();
-        let opened = Engine::open(Arc::clone(&place), self.env.clone(), &options).await;
+        let (builder, loaded) = self.loaded().await?;
+        let (place, cache) = builder.place(Location::create)?;
+        let (env, options) = (builder.env.clone(), builder.settled());
+        let opened = Engine::open(Arc::clone(&place), env.clone(), &options).await;
         let engine = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let created = Engine::create(Arc::clone(&place), self.env.clone(), &options);
+                let created = Engine::create(Arc::clone(&place), env.clone(), &options);
                 match created.await {
                     // Somebody else was faster: then it is there to be opened.
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                        Engine::open(place, self.env.clone(), &options).await?
+                        Engine::open(place, env, &options).await?
                     }
                     created => created?,
                 }
             }
             opened => opened?,
         };
-        self.finish(engine, cache)
+        builder.finish(engine, cache, loaded)
     }
 
     /// Checks all that is stored, also if it is too damaged to be opened, and writes nothing: the
@@ -259,7 +374,8 @@ impl StoreBuilder {
     /// As [`fsck`](Self::fsck).
     pub async fn fsck_with_options(self, options: &FsckOptions) -> Result<FsckReport> {
         // What a cache holds says nothing about what is stored.
-        let uncached = Self { read_cache: None, ..self };
+        let (builder, _) = self.loaded().await?;
+        let uncached = Self { read_cache: None, ..builder };
         let (place, _) = uncached.place(Location::open)?;
         Ok(fsck(place, &uncached.env, options).await?)
     }
@@ -271,7 +387,8 @@ impl StoreBuilder {
     /// If there is no store or no log, not even the log's id can be read, its format is newer, or it
     /// cannot be read. Other damage is no error: it is in the report.
     pub async fn inspect_wal(self) -> Result<WalReport> {
-        let (tier, opened) = (self.settled().tier, self.engine_only().await);
+        let (builder, _) = self.loaded().await?;
+        let (tier, opened) = (builder.settled().tier, builder.engine_only().await);
         let snapshot = opened.as_ref().ok().map(|engine| engine.log().snapshot());
         let outcome = inspect_wal(tier, snapshot).await;
         outcome.map_err(|error| missing(error, opened))
@@ -285,9 +402,10 @@ impl StoreBuilder {
     /// If there is no store or no log, its owner lives, its format is newer, or it cannot be read or
     /// written.
     pub async fn repair_wal(self) -> Result<WalRepair> {
-        let (tier, opened) = (self.settled().tier, self.engine_only().await);
+        let (builder, _) = self.loaded().await?;
+        let (tier, opened) = (builder.settled().tier, builder.engine_only().await);
         let snapshot = opened.as_ref().ok().map(|engine| engine.log().snapshot());
-        let outcome = repair_wal(tier, self.env.clone(), snapshot).await;
+        let outcome = repair_wal(tier, builder.env.clone(), snapshot).await;
         outcome.map_err(|error| missing(error, opened))
     }
 
@@ -350,8 +468,14 @@ impl StoreBuilder {
         options
     }
 
-    fn finish(self, engine: Engine, read_cache: Option<ReadCache>) -> Result<Store> {
-        Ok(Store::new(Queries::try_new(engine, &self.queries)?, read_cache))
+    fn finish(
+        self,
+        engine: Engine,
+        read_cache: Option<ReadCache>,
+        loaded: Loaded,
+    ) -> Result<Store> {
+        let queries = Queries::try_new(engine, &self.queries)?;
+        Ok(Store::new(queries, read_cache, LiveSettings::new(self.layers, loaded.settings)))
     }
 }
 

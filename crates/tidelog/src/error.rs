@@ -2,10 +2,20 @@
 
 use tidelog_core::{ErrorKind, PathError, TimeError};
 
+use crate::settings::SettingsError;
+
 /// What went wrong. The [kind](Error::kind) tells what to do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] tidelog_query::Error);
+pub struct Error(#[from] Cause);
+
+#[derive(Debug, Clone, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Store(#[from] tidelog_query::Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
 
 /// A result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -14,13 +24,37 @@ impl Error {
     /// What the caller can do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.0.kind()
+        match &self.0 {
+            Cause::Store(error) => error.kind(),
+            Cause::Settings(error) => error.kind(),
+        }
+    }
+
+    /// What is wrong with settings, if that is it.
+    #[must_use]
+    pub fn settings(&self) -> Option<&SettingsError> {
+        match &self.0 {
+            Cause::Store(_) => None,
+            Cause::Settings(error) => Some(error),
+        }
+    }
+}
+
+impl From<tidelog_query::Error> for Error {
+    fn from(error: tidelog_query::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<SettingsError> for Error {
+    fn from(error: SettingsError) -> Self {
+        Self(error.into())
     }
 }
 
 impl From<tidelog_store::Error> for Error {
     fn from(error: tidelog_store::Error) -> Self {
-        Self(error.into())
+        tidelog_query::Error::from(error).into()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -16,6 +17,7 @@ use tidelog_store::{Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
 use crate::builder::StoreBuilder;
 use crate::directory::WorkingDirectory;
 use crate::error::Result;
+use crate::settings::{ConfigWatch, LiveSettings, Reloaded, Settings};
 use crate::stream::SqlStream;
 
 /// An open store. Cheap to clone; clones share everything.
@@ -23,6 +25,7 @@ use crate::stream::SqlStream;
 pub struct Store {
     queries: Queries,
     read_cache: Option<ReadCache>,
+    settings: Arc<LiveSettings>,
 }
 
 /// What is at a path.
@@ -120,8 +123,12 @@ pub struct StoreStatistics {
 }
 
 impl Store {
-    pub(crate) fn new(queries: Queries, read_cache: Option<ReadCache>) -> Self {
-        Self { queries, read_cache }
+    pub(crate) fn new(
+        queries: Queries,
+        read_cache: Option<ReadCache>,
+        settings: LiveSettings,
+    ) -> Self {
+        Self { queries, read_cache, settings: Arc::new(settings) }
     }
 
     /// Opens the store at a directory's path, `file:///path` or `memory://`; writes nothing.
@@ -249,6 +256,33 @@ impl Store {
     #[must_use]
     pub fn read_cache_statistics(&self) -> Option<ReadCacheStatistics> {
         self.read_cache.as_ref().map(ReadCache::statistics)
+    }
+
+    /// The settings that hold now.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings.current()
+    }
+
+    /// Reads the settings anew from where they came when the store was opened, and applies what may
+    /// change while it is open: limits of what is gathered in memory, partitions of queries, how stale
+    /// reads may be. Tells what was changed, what needs the store to be opened again, and what is never
+    /// changed under way. The environment and calls of the builder are as they were then.
+    ///
+    /// # Errors
+    /// If a file cannot be read or anything in it is wrong; then all stays as it was.
+    pub async fn reload_config(&self) -> Result<Reloaded> {
+        self.settings.reload(&self.queries).await
+    }
+
+    /// Looks at the file of settings each `interval`, and [reloads](Self::reload_config) it when it
+    /// has changed (by time or size) and then been still for an interval. A file that comes or goes
+    /// counts too. It has a task, which ends when the answer is dropped.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn watch_config(&self, interval: Duration) -> ConfigWatch {
+        ConfigWatch::start(self.clone(), Arc::clone(&self.settings), interval)
     }
 
     /// Makes a directory, with its parents.

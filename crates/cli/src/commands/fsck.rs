@@ -13,14 +13,14 @@ use crate::output;
 use crate::progress::{self, grouped, size};
 
 pub(super) async fn fsck(globals: &Globals, deep: bool) -> Result<()> {
-    let location = location(globals)?;
+    let location = location(globals).await?;
     let bar = progress::parts(0);
     let shown = bar.clone();
     let options =
         FsckOptions::default().with_deep(deep).with_progress(move |done| show(&shown, done));
-    let report = builder(globals)?.fsck_with_options(&options).await;
+    let report = builder(globals).await?.fsck_with_options(&options).await;
     bar.finish_and_clear();
-    let report = report.map_err(|error| no_store(error, location))?;
+    let report = report.map_err(|error| no_store(error, &location))?;
     if globals.json {
         output::print_json(&document(&report))?;
     } else {

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod append;
+mod config;
 mod fsck;
 mod log;
 mod query;
@@ -11,13 +12,16 @@ mod wal;
 
 use std::io::Write;
 
-use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode};
+use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange};
 
-use crate::args::{Cli, Command, CreateArgs, DemoArgs, Globals, Mode, SeriesCommand, WalCommand};
+use crate::args::{
+    Cli, Command, ConfigCommand, CreateArgs, DemoArgs, Globals, SeriesCommand, WalCommand,
+};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::progress;
+use crate::settings::layers;
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
@@ -37,6 +41,10 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Wal(WalCommand::Inspect) => wal::inspect(globals).await,
         Command::Wal(WalCommand::Repair) => wal::repair(globals).await,
         Command::Wal(WalCommand::Recover(args)) => wal::recover(globals, &args).await,
+        Command::Config(ConfigCommand::Show) => config::show(globals).await,
+        Command::Config(ConfigCommand::Check { file }) => {
+            config::check(globals, file.as_deref()).await
+        }
         Command::Tiers { watch } => tiers::tiers(globals, watch).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
@@ -47,9 +55,12 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
 }
 
 async fn demo(globals: &Globals, args: &DemoArgs) -> Result<()> {
-    let builder_of = |dir: &str| with_memory(with_mode(Store::builder(dir), globals), globals);
+    let builder_of = |dir: &str| Store::builder(dir).with_layers(layers(globals));
     match args.rows {
-        Some(rows) => demo::load::run(builder_of, args, rows, globals.mode, globals.json).await,
+        Some(rows) => {
+            let shape = globals.settings.demo_shape();
+            demo::load::run(builder_of, args, rows, shape, globals.json).await
+        }
         None => {
             let dir = args.dir.as_deref().unwrap_or("./tidelog-demo");
             demo::run(builder_of(dir), dir, globals.json).await
@@ -57,28 +68,25 @@ async fn demo(globals: &Globals, args: &DemoArgs) -> Result<()> {
     }
 }
 
-/// Refuses a mode of the demo's rows anywhere else.
+/// Refuses a shape of the demo's rows anywhere else.
 fn check_mode(cli: &Cli) -> Result<()> {
-    let of_rows = matches!(cli.globals.mode, Mode::Simple | Mode::Trading);
     let makes_rows = matches!(&cli.command, Command::Demo(args) if args.rows.is_some());
-    if of_rows && !makes_rows {
+    if cli.globals.settings.demo_shape().is_some() && !makes_rows {
         return Err(Error::usage("--mode simple and --mode trading are for `demo --rows`"));
     }
     Ok(())
 }
 
 /// Where the store is.
-fn location(globals: &Globals) -> Result<&str> {
-    globals.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(|| {
+async fn location(globals: &Globals) -> Result<String> {
+    layers(globals).load().await?.settings.store.ok_or_else(|| {
         Error::usage("which store? name it by --store DIR or in the environment as TIDELOG_STORE")
     })
 }
 
 /// How to open or make the store.
-fn builder(globals: &Globals) -> Result<StoreBuilder> {
-    // A command ends before a background task would have begun.
-    let mut builder =
-        with_mode(Store::builder(location(globals)?), globals).with_upkeep(UpkeepMode::OnRequest);
+async fn builder(globals: &Globals) -> Result<StoreBuilder> {
+    let mut builder = Store::builder(location(globals).await?).with_layers(layers(globals));
     for option in &globals.storage_options {
         // The option is not repeated: its value may be a secret.
         let (name, value) = option
@@ -86,30 +94,7 @@ fn builder(globals: &Globals) -> Result<StoreBuilder> {
             .ok_or_else(|| Error::usage("--storage-option takes NAME=VALUE, such as region=eu"))?;
         builder = builder.with_storage_option(name, value);
     }
-    if let Some(directory) = globals.cache.as_ref().filter(|path| !path.is_empty()) {
-        builder = builder.with_read_cache(directory, globals.cache_size as u64);
-    }
-    Ok(with_memory(builder, globals))
-}
-
-fn with_memory(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
-    match globals.memory {
-        Some(bytes) => builder.with_memory_bytes_max(bytes),
-        None => builder,
-    }
-}
-
-/// Who may write meanwhile, and where the log for that lies.
-fn with_mode(builder: StoreBuilder, globals: &Globals) -> StoreBuilder {
-    let builder = builder.with_mode(match globals.mode {
-        Mode::Shared => tidelog::Mode::Shared,
-        Mode::Exclusive | Mode::Simple | Mode::Trading => tidelog::Mode::Exclusive,
-    });
-    let builder = builder.with_take_over(globals.take_over);
-    match globals.wal_dir.as_ref().filter(|path| !path.is_empty()) {
-        Some(directory) => builder.with_wal_directory(directory),
-        None => builder,
-    }
+    Ok(builder.with_take_over(globals.take_over))
 }
 
 /// Whether the store is named by a bucket's URL: there more can be missing than the store.
@@ -118,15 +103,16 @@ fn is_remote(location: &str) -> bool {
 }
 
 async fn open(globals: &Globals) -> Result<Store> {
-    let location = location(globals)?;
-    let opened = builder(globals)?.open().await.map_err(|error| no_store(error, location))?;
+    let location = location(globals).await?;
+    let opened = Box::pin(builder(globals).await?.open()).await;
+    let opened = opened.map_err(|error| no_store(error, &location))?;
     tracing::info!(location, "opened");
     Ok(opened)
 }
 
 fn no_store(error: tidelog::Error, location: &str) -> Error {
     match error.kind() {
-        ErrorKind::NotFound if !is_remote(location) => {
+        ErrorKind::NotFound if !is_remote(location) && error.settings().is_none() => {
             Error::NoStore { location: location.to_owned() }
         }
         _ => error.into(),

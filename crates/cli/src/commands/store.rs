@@ -10,8 +10,8 @@ use crate::output;
 use crate::progress::{grouped, size};
 
 pub(super) async fn init(globals: &Globals) -> Result<()> {
-    let location = location(globals)?;
-    builder(globals)?.create().await.map_err(|error| match error.kind() {
+    let location = location(globals).await?;
+    builder(globals).await?.create().await.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
             Error::Exists { message: format!("there is a store at {location} already") }
         }
@@ -56,7 +56,7 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
     let counts = store.statistics().await?;
     if globals.json {
         return output::print_json(&json!({
-            "store": location(globals)?,
+            "store": location(globals).await?,
             "commits": counts.commits,
             "directories": counts.directories,
             "series": counts.series,

@@ -14,7 +14,7 @@ use crate::output;
 use crate::progress::{grouped, size};
 
 pub(super) async fn inspect(globals: &Globals) -> Result<()> {
-    let report = builder(globals)?.inspect_wal().await?;
+    let report = builder(globals).await?.inspect_wal().await?;
     if globals.json {
         output::print_json(&report_json(&report))?;
     } else {
@@ -27,7 +27,7 @@ pub(super) async fn inspect(globals: &Globals) -> Result<()> {
 }
 
 pub(super) async fn repair(globals: &Globals) -> Result<()> {
-    let repair = builder(globals)?.repair_wal().await?;
+    let repair = builder(globals).await?.repair_wal().await?;
     if globals.json {
         return output::print_json(&repair_json(&repair));
     }
@@ -42,7 +42,7 @@ pub(super) async fn recover(globals: &Globals, args: &RecoverArgs) -> Result<()>
         let path = |text| TreePath::parse(text).map_err(|error| Error::option("--to", error));
         options = options.with_destination(path(from)?, path(to)?);
     }
-    let recovery = builder(globals)?.recover_wal(&options).await?;
+    let recovery = builder(globals).await?.recover_wal(&options).await?;
     if globals.json {
         return output::print_json(&recovery_json(&recovery));
     }

@@ -14,11 +14,12 @@ use tidelog::{ErrorKind, Mode, SeriesExt, Store, StoreBuilder};
 use self::generate::{Expected, Generator, Shape};
 use self::questions::Answered;
 use self::watch::Watch;
-use crate::args::{DemoArgs, Mode as TypedMode};
+use crate::args::DemoArgs;
 use crate::commands::settle;
 use crate::error::{Error, Result};
 use crate::output;
 use crate::progress::{grouped, size};
+use crate::settings::DemoShape;
 
 /// The series that the rows go to.
 const PATH: &str = "/demo/rows.series";
@@ -45,12 +46,12 @@ pub(crate) async fn run(
     builder_of: impl FnOnce(&str) -> StoreBuilder,
     args: &DemoArgs,
     rows: u64,
-    mode: TypedMode,
+    shape: Option<DemoShape>,
     json: bool,
 ) -> Result<()> {
-    let shape = match mode {
-        TypedMode::Trading => Shape::Trading,
-        _ => Shape::Simple,
+    let shape = match shape {
+        Some(DemoShape::Trading) => Shape::Trading,
+        Some(DemoShape::Simple) | None => Shape::Simple,
     };
     let load = Load { shape, rows, batch_rows: args.batch_size };
     // Dropped after the store.
