@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float16Type, Float32Type, Float64Type,
-    Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type, UInt32Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, Schema, UInt8Type, UInt16Type, UInt32Type,
 };
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -28,6 +28,7 @@ use tidelog_core::{
 use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128, StatValue};
 
 use crate::error::Error;
+use crate::hot::memory_of;
 use crate::names::DATA_DIRECTORY;
 use crate::pages::PageTable;
 use crate::prepare::PreparedRows;
@@ -110,83 +111,172 @@ pub(crate) fn encode(
         while end < times.len() && times[end] == times[end - 1] {
             end += 1;
         }
-        let rows = prepared.batch.slice(start, end - start);
-        files.push(encode_file(
-            path,
-            schema,
-            &rows,
-            times[start],
-            times[end - 1],
-            prepared.unique,
-        )?);
+        let rows = PreparedRows {
+            batch: prepared.batch.slice(start, end - start),
+            times: prepared.times.slice(start, end - start),
+            versions: Vec::new(),
+            unique: prepared.unique,
+        };
+        let style = Style::of(rows.batch.columns(), std::slice::from_ref(&rows.batch));
+        let mut file = FileWriter::try_new(path, schema, &style)?;
+        file.write(&rows)?;
+        files.push(file.finish()?);
         start = end;
     }
     Ok(files)
 }
 
-fn encode_file(
+/// Encodes parts of one series that follow one another, no two of which share an event time, as one
+/// file, or several if there are very many rows. A part is let go of before the next is asked for.
+pub(crate) fn encode_parts(
     path: &TreePath,
     schema: &SeriesSchema,
-    rows: &RecordBatch,
-    first: i64,
-    last: i64,
-    unique: bool,
-) -> Result<EncodedFile, Error> {
-    let fail = |reason: String| Error::Encode { path: path.clone(), reason };
-    let (bytes, metadata) = write(rows).map_err(|error| fail(error.to_string()))?;
-    let pages = PageTable::of_file(&metadata, &bytes)
-        .ok_or_else(|| fail("its page index is incomplete".to_owned()))?;
-    let tail = bytes.slice(pages.data_end()..);
-    let time = |value| {
-        EventTime::from_unit(value, schema.time_unit())
-            .ok_or_else(|| fail("an event time is out of range".to_owned()))
-    };
-    let numbers = rows.column(rows.num_columns() - 1).as_primitive::<Int64Type>();
-    let user_columns = &rows.columns()[..rows.num_columns() - 1];
-    let stats: Vec<ColumnStats> = user_columns.iter().map(column_stats).collect();
-    Ok(EncodedFile {
-        rows: rows.num_rows() as u64,
-        row_groups: u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX),
-        range: TimeRange::try_new(time(first)?, time(last)?).map_err(Error::Time)?,
-        hash: Hash128::of(&bytes),
-        tail_length: tail.len() as u64,
-        tail_hash: Hash128::of(&tail),
-        page_hashes: pages.encode_hashes(),
-        column_stats: ColumnStats::encode_all(&stats).into(),
-        min_version: arrow::compute::min(numbers).unwrap_or_default(),
-        max_version: arrow::compute::max(numbers).unwrap_or_default(),
-        unique,
-        pages: Arc::new(pages),
-        metadata: Arc::new(metadata),
-        bytes,
-    })
+    style: &Style,
+    parts: impl Iterator<Item = Result<PreparedRows, Error>>,
+) -> Result<Vec<EncodedFile>, Error> {
+    let mut files = Vec::new();
+    let mut open: Option<FileWriter<'_>> = None;
+    for part in parts {
+        let mut file = match open.take() {
+            Some(file) => file,
+            None => FileWriter::try_new(path, schema, style)?,
+        };
+        file.write(&part?)?;
+        if file.rows >= FILE_ROWS_MAX as u64 {
+            files.push(file.finish()?);
+        } else {
+            open = Some(file);
+        }
+    }
+    files.extend(open.map(FileWriter::finish).transpose()?);
+    Ok(files)
 }
 
-fn write(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData), parquet::errors::ParquetError> {
-    let schema = rows.schema();
-    let properties = properties(&schema, rows)?;
-    let estimate = rows.get_array_memory_size() / 2 + 16 * 1024;
-    let mut writer = ArrowWriter::try_new(Vec::with_capacity(estimate), schema, Some(properties))?;
-    writer.write(rows)?;
-    let bytes = Bytes::from(writer.into_inner()?);
+/// How the columns of a file are written: chosen before its rows are.
+pub(crate) struct Style {
+    properties: Result<WriterProperties, String>,
+    /// Bytes that the file takes, about.
+    estimate: usize,
+}
+
+impl Style {
+    /// For the rows that `pieces` hold together; `sample` shows a selection of each column. None of
+    /// a dictionary column is needed.
+    pub(crate) fn of(sample: &[ArrayRef], pieces: &[RecordBatch]) -> Self {
+        let properties = properties(sample, pieces);
+        Self {
+            properties: properties.map_err(|error| error.to_string()),
+            estimate: pieces.iter().map(memory_of).sum::<usize>() / 2 + 16 * 1024,
+        }
+    }
+}
+
+/// A file that is being written, in memory.
+struct FileWriter<'a> {
+    path: &'a TreePath,
+    schema: &'a SeriesSchema,
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    /// The first and last event time, and the first and last version.
+    times: Option<(i64, i64)>,
+    versions: Option<(i64, i64)>,
+    stats: Vec<GatheredStats>,
+    unique: bool,
+}
+
+impl<'a> FileWriter<'a> {
+    fn try_new(path: &'a TreePath, schema: &'a SeriesSchema, style: &Style) -> Result<Self, Error> {
+        let fail = |reason: String| Error::Encode { path: path.clone(), reason };
+        let (buffer, columns) = (Vec::with_capacity(style.estimate), schema.stored_columns());
+        let properties = style.properties.clone().map_err(fail)?;
+        let writer = ArrowWriter::try_new(buffer, columns, Some(properties));
+        let writer = writer.map_err(|error| fail(error.to_string()))?;
+        let (stats, unique) = (Vec::new(), true);
+        Ok(Self { path, schema, writer, rows: 0, times: None, versions: None, stats, unique })
+    }
+
+    fn fail(&self, reason: impl ToString) -> Error {
+        Error::Encode { path: self.path.clone(), reason: reason.to_string() }
+    }
+
+    /// Adds rows that follow those before.
+    fn write(&mut self, part: &PreparedRows) -> Result<(), Error> {
+        let batch = &part.batch;
+        self.writer.write(batch).map_err(|error| self.fail(error))?;
+        let times = part.times.values();
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
+        let Some((numbers, columns)) = batch.columns().split_last() else { return Ok(()) };
+        self.rows += batch.num_rows() as u64;
+        self.times = Some((self.times.map_or(*first, |(first, _)| first), *last));
+        let numbers = numbers.as_primitive::<Int64Type>();
+        let least = arrow::compute::min(numbers).unwrap_or_default();
+        let greatest = arrow::compute::max(numbers).unwrap_or_default();
+        let (low, high) = self.versions.unwrap_or((least, greatest));
+        self.versions = Some((low.min(least), high.max(greatest)));
+        self.stats.resize_with(columns.len(), GatheredStats::default);
+        for (stats, column) in self.stats.iter_mut().zip(columns) {
+            stats.add(column);
+        }
+        self.unique &= part.unique;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<EncodedFile, Error> {
+        let Self { path, schema, writer, rows, times, versions, stats, unique } = self;
+        let fail = |reason: String| Error::Encode { path: path.clone(), reason };
+        let bytes = writer.into_inner().map_err(|error| fail(error.to_string()))?;
+        let (bytes, metadata) = parsed(bytes).map_err(|error| fail(error.to_string()))?;
+        let pages = PageTable::of_file(&metadata, &bytes)
+            .ok_or_else(|| fail("its page index is incomplete".to_owned()))?;
+        let tail = bytes.slice(pages.data_end()..);
+        let time = |value| {
+            EventTime::from_unit(value, schema.time_unit())
+                .ok_or_else(|| fail("an event time is out of range".to_owned()))
+        };
+        let (first, last) = times.unwrap_or_default();
+        let (min_version, max_version) = versions.unwrap_or_default();
+        let stats: Vec<ColumnStats> = stats.into_iter().map(GatheredStats::finish).collect();
+        Ok(EncodedFile {
+            rows,
+            row_groups: u32::try_from(metadata.num_row_groups()).unwrap_or(u32::MAX),
+            range: TimeRange::try_new(time(first)?, time(last)?).map_err(Error::Time)?,
+            hash: Hash128::of(&bytes),
+            tail_length: tail.len() as u64,
+            tail_hash: Hash128::of(&tail),
+            page_hashes: pages.encode_hashes(),
+            column_stats: ColumnStats::encode_all(&stats).into(),
+            min_version,
+            max_version,
+            unique,
+            pages: Arc::new(pages),
+            metadata: Arc::new(metadata),
+            bytes,
+        })
+    }
+}
+
+fn parsed(bytes: Vec<u8>) -> Result<(Bytes, ParquetMetaData), parquet::errors::ParquetError> {
+    let bytes = Bytes::from(bytes);
     let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
     reader.try_parse(&bytes)?;
     Ok((bytes, reader.finish()?))
 }
 
 fn properties(
-    schema: &SchemaRef,
-    rows: &RecordBatch,
+    sample: &[ArrayRef],
+    pieces: &[RecordBatch],
 ) -> Result<WriterProperties, parquet::errors::ParquetError> {
+    let rows = pieces.iter().map(RecordBatch::num_rows).sum();
+    let schema = pieces.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_created_by(concat!("tidelog ", env!("CARGO_PKG_VERSION")).to_owned());
-    for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        builder = choose_encoding(builder, field.name(), column);
-        if holds_nan(column) {
+    for (index, (field, column)) in schema.fields().iter().zip(sample).enumerate() {
+        builder = choose_encoding(builder, field.name(), column, rows);
+        if pieces.iter().any(|piece| holds_nan(piece.column(index))) {
             // Parquet leaves NaN out of its bounds, but it compares as the greatest value: a page
             // would be skipped that has rows to show.
             let path = ColumnPath::from(field.name().as_str());
@@ -211,10 +301,11 @@ fn choose_encoding(
     builder: WriterPropertiesBuilder,
     name: &str,
     column: &ArrayRef,
+    rows: usize,
 ) -> WriterPropertiesBuilder {
     let path = ColumnPath::from(name);
     let repeats = repeats(column);
-    let builder = if repeats || column.len() < ZSTD_FROM_ROWS {
+    let builder = if repeats || rows < ZSTD_FROM_ROWS {
         builder.set_column_compression(path.clone(), Compression::LZ4_RAW)
     } else {
         builder
@@ -293,6 +384,48 @@ fn integers(column: &ArrayRef) -> Option<arrow::array::Int64Array> {
     }
 }
 
+/// Statistics of a column that comes in parts.
+#[derive(Debug, Default)]
+struct GatheredStats {
+    nulls: u64,
+    bounds: Option<(StatValue, StatValue)>,
+    /// Whether a part with values had no bounds.
+    doubtful: bool,
+}
+
+impl GatheredStats {
+    fn add(&mut self, column: &ArrayRef) {
+        let ColumnStats { nulls, bounds } = column_stats(column);
+        self.nulls += nulls;
+        match (bounds, self.bounds.take()) {
+            (None, known) => {
+                self.doubtful |= nulls < column.len() as u64;
+                self.bounds = known;
+            }
+            (new, None) => self.bounds = new,
+            (Some((min, max)), Some((low, high))) => {
+                let min = if is_less(&min, &low) { min } else { low };
+                let max = if is_less(&high, &max) { max } else { high };
+                self.bounds = Some((min, max));
+            }
+        }
+    }
+
+    fn finish(self) -> ColumnStats {
+        ColumnStats { nulls: self.nulls, bounds: self.bounds.filter(|_| !self.doubtful) }
+    }
+}
+
+/// Whether one bound of a column is less than another of it, floats in IEEE total order.
+fn is_less(a: &StatValue, b: &StatValue) -> bool {
+    match (a, b) {
+        (StatValue::Int(a), StatValue::Int(b)) => a < b,
+        (StatValue::Float(a), StatValue::Float(b)) => a.total_cmp(b).is_lt(),
+        (StatValue::Text(a), StatValue::Text(b)) => a < b,
+        _ => false,
+    }
+}
+
 /// Null count and exact bounds of a column; no bounds where they could be doubted.
 pub(crate) fn column_stats(column: &ArrayRef) -> ColumnStats {
     ColumnStats { nulls: column.logical_null_count() as u64, bounds: column_bounds(column) }
@@ -349,4 +482,43 @@ fn float_bounds(values: impl Iterator<Item = f64>) -> Option<(StatValue, StatVal
 fn text_bounds(min: &str, max: &str) -> Option<(StatValue, StatValue)> {
     (min.len() <= TEXT_BOUND_BYTES_MAX && max.len() <= TEXT_BOUND_BYTES_MAX)
         .then(|| (StatValue::Text(min.into()), StatValue::Text(max.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn columns() -> impl Strategy<Value = ArrayRef> {
+        let ints = prop::collection::vec(prop::option::of(-5..5_i64), 0..40)
+            .prop_map(|values| Arc::new(arrow::array::Int64Array::from(values)) as ArrayRef);
+        let float = prop_oneof![8 => -2.0..2.0_f64, 1 => Just(-0.0), 1 => Just(f64::NAN)];
+        let floats = prop::collection::vec(prop::option::of(float), 0..40)
+            .prop_map(|values| Arc::new(arrow::array::Float64Array::from(values)) as ArrayRef);
+        let text = prop_oneof![8 => "[a-c]{0,3}", 1 => Just("x".repeat(TEXT_BOUND_BYTES_MAX + 1))];
+        let texts = prop::collection::vec(prop::option::of(text), 0..40)
+            .prop_map(|values| Arc::new(StringArray::from(values)) as ArrayRef);
+        prop_oneof![ints, floats, texts]
+    }
+
+    proptest! {
+        /// A part may say less only where a long text lies between the bounds of all.
+        #[test]
+        fn statistics_of_parts_are_those_of_the_whole(column in columns(), cuts in prop::collection::vec(0..40_usize, 0..4)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(column.len())).collect();
+            cuts.extend([0, column.len()]);
+            cuts.sort_unstable();
+            let mut gathered = GatheredStats::default();
+            for pair in cuts.windows(2) {
+                gathered.add(&column.slice(pair[0], pair[1] - pair[0]));
+            }
+            let (found, whole) = (gathered.finish(), column_stats(&column));
+            prop_assert_eq!(found.nulls, whole.nulls);
+            let said_less = found.bounds.is_none() && column.data_type() == &DataType::Utf8;
+            let same = format!("{found:?}") == format!("{whole:?}");
+            prop_assert!(said_less || same, "{:?} {:?}", found, whole);
+        }
+    }
 }

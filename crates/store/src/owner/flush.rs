@@ -3,25 +3,35 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::interleave;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tidelog_core::{FileId, NodeId, Version, WalId};
+use tidelog_core::memory::Account;
+use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, TreePath, Version, WalId};
 use tidelog_oplog::{FileRow, VersionRow};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::sequencer::Message;
 use super::shared::Shared;
 use crate::commit::{Flush, Rejected, Work, Writer, fenced};
-use crate::encode::encode;
+use crate::encode::{EncodedFile, Style, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::file_reader::Footer;
-use crate::hot::{Generation, HotFile, HotSeries};
-use crate::prepare::PreparedRows;
+use crate::hot::{Generation, HotSeries, InOrder};
 
-/// Series that are encoded and put at once.
+/// Series that are encoded and put at once, if there is the memory.
 const SERIES_AT_ONCE: usize = 8;
+/// Rows that are brought into the order of a file at once.
+const PART_ROWS_MIN: usize = 1024;
+const PART_ROWS_MAX: usize = 131_072;
+/// Encodings are chosen by about so many rows.
+const SAMPLE_ROWS: usize = 1024;
 const TICK: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -91,8 +101,9 @@ impl Flusher {
         }
         let series: Vec<(NodeId, HotSeries)> =
             generation.series.iter().map(|(node, series)| (*node, series.clone())).collect();
+        let room = Room::new(&self.ground.memory);
         let files: Vec<Vec<FileRow>> = stream::iter(series)
-            .map(|(node, series)| self.write_series(node, series))
+            .map(|(node, series)| self.write_series(node, series, &room))
             .buffer_unordered(SERIES_AT_ONCE)
             .try_collect()
             .await?;
@@ -121,22 +132,22 @@ impl Flusher {
         Ok(snapshot.covered(self.wal) >= generation.last_seq)
     }
 
-    async fn write_series(&self, node: NodeId, series: HotSeries) -> Result<Vec<FileRow>, Error> {
-        let encoded = tokio::task::spawn_blocking(move || {
-            let schema = Arc::clone(series.schema());
-            let joined = match series.files() {
-                [only] => Arc::clone(only),
-                pieces => Arc::new(HotFile::joined(&schema, pieces)?),
-            };
-            let path = joined.row().path.clone();
-            let batch = joined.batch().clone();
-            let times = schema.times(&path, &batch)?;
-            let unique = joined.row().unique;
-            let rows = PreparedRows { batch, times, versions: Vec::new(), unique };
-            let files = encode(&path, &schema, &rows)?;
-            Ok::<_, Error>((path, joined.row().version_base, files))
-        });
-        let (path, base, files) = encoded.await.map_err(|_| Error::Closed)??;
+    async fn write_series(
+        &self,
+        node: NodeId,
+        series: HotSeries,
+        room: &Room,
+    ) -> Result<Vec<FileRow>, Error> {
+        let Some(first) = series.files().first().map(|file| Arc::clone(file.row())) else {
+            return Ok(Vec::new());
+        };
+        let (path, base) = (first.path.clone(), first.version_base);
+        let part_bytes = room.part_bytes;
+        let bytes = series.files().iter().map(|file| file.bytes() as u64).sum();
+        let mut place = room.take(bytes).await?;
+        let encoded = tokio::task::spawn_blocking(move || encode_series(&series, part_bytes));
+        let files = encoded.await.map_err(|_| Error::Closed)??;
+        place.memory.set(files.iter().map(|file| file.bytes.len() as u64).sum());
         let mut rows = Vec::with_capacity(files.len());
         for file in files {
             let id = FileId::random(self.ground.env.randomness.as_ref());
@@ -152,5 +163,80 @@ impl Flusher {
             rows.push(row);
         }
         Ok(rows)
+    }
+}
+
+/// The rows of a series as files.
+fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>, Error> {
+    let (schema, pieces) = (series.schema(), series.files());
+    let Some(first) = pieces.first() else { return Ok(Vec::new()) };
+    let path = &first.row().path;
+    let batches: Vec<RecordBatch> = pieces.iter().map(|piece| piece.batch().clone()).collect();
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let bytes: usize = pieces.iter().map(|piece| piece.bytes()).sum();
+    let row_bytes = (bytes / rows.max(1)).max(1);
+    let part_rows = usize::try_from(part_bytes).unwrap_or(usize::MAX) / row_bytes;
+    let style = Style::of(&sample(path, &batches, rows)?, &batches);
+    let parts = InOrder::new(schema, pieces, part_rows.clamp(PART_ROWS_MIN, PART_ROWS_MAX))?;
+    encode_parts(path, schema, &style, parts)
+}
+
+/// Values of each column at equal distances over all that the batches hold; none of dictionary
+/// columns, whose dictionaries need not fit into one.
+fn sample(path: &TreePath, batches: &[RecordBatch], rows: usize) -> Result<Vec<ArrayRef>, Error> {
+    let fail = |error: ArrowError| Error::Encode { path: path.clone(), reason: error.to_string() };
+    let step = (rows / SAMPLE_ROWS).max(1);
+    let places = batches
+        .iter()
+        .enumerate()
+        .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
+    let places: Vec<(usize, usize)> = places.step_by(step).collect();
+    let columns = batches.first().map_or(0, RecordBatch::num_columns);
+    let of_column = |index: usize| {
+        let arrays: Vec<&dyn Array> =
+            batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+        match arrays.first() {
+            Some(first) if matches!(first.data_type(), DataType::Dictionary(..)) => {
+                Ok(first.slice(0, 0))
+            }
+            _ => interleave(&arrays, &places),
+        }
+    };
+    (0..columns).map(of_column).collect::<Result<_, _>>().map_err(fail)
+}
+
+/// The memory that the series of a flush share.
+struct Room {
+    budget: MemoryBudget,
+    kib: Arc<Semaphore>,
+    kib_max: u32,
+    part_bytes: u64,
+}
+
+/// The memory of one series.
+struct RoomTaken {
+    _permits: OwnedSemaphorePermit,
+    memory: Account,
+}
+
+impl Room {
+    fn new(budget: &MemoryBudget) -> Self {
+        let bytes = budget.share(Holder::Flush).ceiling;
+        let kib_max = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
+        let permits = (kib_max as usize).min(Semaphore::MAX_PERMITS);
+        let kib = Arc::new(Semaphore::new(permits));
+        Self { budget: budget.clone(), kib, kib_max, part_bytes: bytes / 16 }
+    }
+
+    /// Waits for the memory to write a series with so many bytes of rows: the files, which are smaller
+    /// than the rows, and a few parts. A series that needs more than there is gets all of it.
+    async fn take(&self, bytes: u64) -> Result<RoomTaken, Error> {
+        let needed = bytes / 2 + 3 * bytes.min(self.part_bytes);
+        let kib = u32::try_from(needed / 1024 + 1).unwrap_or(u32::MAX).min(self.kib_max);
+        let permits = Arc::clone(&self.kib).acquire_many_owned(kib).await;
+        let permits = permits.map_err(|_| Error::Closed)?;
+        let mut memory = self.budget.account(Holder::Flush);
+        memory.set(u64::from(kib) * 1024);
+        Ok(RoomTaken { _permits: permits, memory })
     }
 }
