@@ -8,7 +8,7 @@ use tidelog::arrow::array::{
     ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
 };
 use tidelog::arrow::datatypes::Int64Type;
-use tidelog::{ErrorKind, Holder, Mode, SeriesExt, Store};
+use tidelog::{ErrorKind, Holder, Mode, SeriesAppend, SeriesExt, Store};
 
 const LIMIT: usize = 48 << 20;
 const BATCH_ROWS: i64 = 5_000;
@@ -152,5 +152,32 @@ async fn a_budget_that_is_too_small_makes_no_store() -> Result<()> {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("--memory"), "{error}");
     builder().with_memory_bytes_max(32 << 20).create().await?;
+    Ok(())
+}
+
+/// Rows of the log of series that nobody asks for go, and come back when somebody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_versions_of_many_series_take_little_memory() -> Result<()> {
+    const SERIES: i64 = 24;
+    const VERSIONS: i64 = 800;
+    let store = Store::builder("memory://").with_memory_bytes_max(32 << 20).create().await?;
+    let path = |series: i64| format!("/all/{series}");
+    for series in 0..SERIES {
+        let appends = (0..VERSIONS).map(|version| {
+            let time = TimestampMicrosecondArray::from_iter_values([series + version]);
+            let row = RecordBatch::try_from_iter([("time", Arc::new(time) as ArrayRef)])?;
+            Ok(SeriesAppend::new(path(series), row))
+        });
+        let results = store.root().append_many(appends.collect::<Result<Vec<_>>>()?).await?;
+        assert!(results.iter().all(std::result::Result::is_ok));
+    }
+    let most = store.memory().limit() / 16;
+    for series in (0..SERIES).chain((0..SERIES).rev()) {
+        let versions = store.versions(&path(series)).await?;
+        let numbers: Vec<i64> = versions.iter().map(|version| version.version.number()).collect();
+        assert_eq!(numbers, (1..=VERSIONS).collect::<Vec<_>>());
+        let held = store.memory().held_by(Holder::Log);
+        assert!(0 < held && held <= most, "{held} of {most}");
+    }
     Ok(())
 }

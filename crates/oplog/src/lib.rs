@@ -43,6 +43,7 @@ mod epoch;
 mod fetch;
 mod inline;
 mod live_parts;
+mod loaded;
 mod open;
 mod part;
 mod schema;

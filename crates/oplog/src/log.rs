@@ -10,13 +10,16 @@
 //! `publish` never trusts an error: on any but success it reads `<N>.json` back and compares ids.
 //! Ours means committed, another's means conflict, absent means that the same bytes are put again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
-use tidelog_core::{CommitVersion, Env, NodeId, TransactionId, WalId, WriteTime};
+use tidelog_core::memory::Account;
+use tidelog_core::{
+    CommitVersion, Env, Holder, MemoryBudget, NodeId, TransactionId, WalId, WriteTime,
+};
 use tidelog_storage::error::io_cause;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{self, ObjectStore, PutMode};
@@ -60,6 +63,14 @@ struct Inner {
     /// This handle, in its commits.
     writer: Uuid,
     current: Mutex<Current>,
+    /// What rows of series take of a memory budget, if they are to keep to one.
+    memory: OnceLock<Mutex<SeriesMemory>>,
+}
+
+#[derive(Debug)]
+struct SeriesMemory {
+    bytes_max: u64,
+    account: Account,
 }
 
 #[derive(Debug)]
@@ -193,7 +204,25 @@ impl Log {
             writers: Writers::default(),
         };
         let writer = TransactionId::random(env.randomness.as_ref()).as_uuid();
-        Self { inner: Arc::new(Inner { objects, env, writer, current: Mutex::new(current) }) }
+        let (current, memory) = (Mutex::new(current), OnceLock::new());
+        Self { inner: Arc::new(Inner { objects, env, writer, current, memory }) }
+    }
+
+    /// Keeps rows of series within what `budget` has for them, from now on: those of series that were
+    /// not asked for longest are let go and read again when somebody asks. Later calls do nothing.
+    pub fn keep_within(&self, budget: &MemoryBudget) {
+        self.inner.memory.get_or_init(|| {
+            let bytes_max = budget.share(Holder::Log).ceiling;
+            Mutex::new(SeriesMemory { bytes_max, account: budget.account(Holder::Log) })
+        });
+    }
+
+    /// Lets go of rows of series in `snapshot` that are too many, and counts the others.
+    fn trim(&self, snapshot: &Snapshot) {
+        let Some(memory) = self.inner.memory.get() else { return };
+        let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = snapshot.trim_series(memory.bytes_max);
+        memory.account.set(bytes);
     }
 
     /// Reads the log from its newest checkpoint.
@@ -344,6 +373,9 @@ impl Log {
         if to.next_commit() >= current.snapshot.next_commit() {
             current.confirmed = confirmed;
         }
+        let newest = current.snapshot.clone();
+        drop(current);
+        self.trim(&newest);
     }
 
     /// Version and file rows of the series `node` in `snapshot`, read if nobody has asked before.
@@ -365,6 +397,7 @@ impl Log {
         };
         let series = Arc::new(SeriesState::from_rows(node, rows)?);
         snapshot.offer_series(Arc::clone(&series));
+        self.trim(snapshot);
         Ok(series)
     }
 

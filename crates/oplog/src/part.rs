@@ -19,9 +19,9 @@ use tidelog_core::{CommitVersion, NodeId, WriteTime};
 use crate::error::Error;
 use crate::hash::Hash128;
 use crate::inline::Inline;
+use crate::loaded::LoadedSeries;
 use crate::row::Row;
 use crate::schema::{STATS_COLUMNS, column};
-use crate::state::LoadedSeries;
 
 const TAG_HASH: &str = "tidelog.hash";
 const TAG_FAMILIES: &str = "tidelog.families";
@@ -113,7 +113,7 @@ impl Part {
 
     /// Whether there are rows that a state with these series in memory must apply at once.
     pub(crate) fn is_needed(&self, loaded: &LoadedSeries) -> bool {
-        self.families.shared || loaded.keys().any(|node| self.may_hold(*node))
+        self.families.shared || loaded.nodes().any(|node| self.may_hold(node))
     }
 
     /// Whether rows with this path may be here.

@@ -13,6 +13,9 @@ use crate::error::Error;
 use crate::row::{FileOp, FileRow, Row, VersionRow};
 
 const CHUNK_ROWS: usize = 256;
+/// What a series takes without a row, about.
+const OVERHEAD_BYTES: u64 = 512;
+const POINTERS_BYTES: usize = 32;
 
 /// Something that may cover a range of event time.
 pub trait Ranged {
@@ -135,6 +138,8 @@ pub struct SeriesState {
     files: RangeLog<FileRow>,
     removed: HashTrieMapSync<FileId, CommitVersion>,
     rows: u64,
+    /// What the rows of the log take in memory, about.
+    bytes: u64,
 }
 
 impl SeriesState {
@@ -147,6 +152,7 @@ impl SeriesState {
             files: RangeLog::default(),
             removed: HashTrieMapSync::new_sync(),
             rows: 0,
+            bytes: OVERHEAD_BYTES,
         }
     }
 
@@ -184,6 +190,7 @@ impl SeriesState {
             ));
         }
         self.rows += row.rows;
+        self.bytes += version_bytes(&row);
         self.versions.push(Arc::new(row));
         Ok(())
     }
@@ -203,16 +210,24 @@ impl SeriesState {
                 return Err(Error::Inconsistent { commit: row.commit, reason });
             }
             next.rows += row.rows;
+            next.bytes += version_bytes(row);
             next.versions.push(Arc::clone(row));
         }
         Ok(next)
     }
 
     pub(crate) fn push_file(&mut self, row: FileRow) {
+        self.bytes += file_bytes(&row);
         match row.op {
             FileOp::Add => self.files.push(Arc::new(row)),
             FileOp::Remove => self.removed.insert_mut(row.file, row.commit),
         }
+    }
+
+    /// What it takes in memory, in bytes, about.
+    #[must_use]
+    pub fn memory_size(&self) -> u64 {
+        self.bytes
     }
 
     /// The series.
@@ -278,6 +293,17 @@ impl SeriesState {
     pub fn file_count(&self) -> usize {
         self.files.len() - self.removed.size()
     }
+}
+
+/// A row behind two pointers, with the counts of an `Arc`.
+fn version_bytes(row: &VersionRow) -> u64 {
+    (size_of::<VersionRow>() + row.path.as_str().len() + POINTERS_BYTES) as u64
+}
+
+fn file_bytes(row: &FileRow) -> u64 {
+    let texts = row.path.as_str().len() + row.location.len();
+    let facts = row.page_hashes.len() + row.column_stats.len();
+    (size_of::<FileRow>() + texts + facts + POINTERS_BYTES) as u64
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rpds::{HashTrieMapSync, VectorSync};
+use rpds::VectorSync;
 use tidelog_core::{CommitVersion, NodeId, WalId, WriteTime};
 
 use crate::checkpoint::Checkpoint;
@@ -11,12 +11,11 @@ use crate::commit::{Commit, RETENTION_DEFAULT, Table};
 use crate::epoch::{Covered, Epoch, Fenced, TakeOver};
 use crate::error::Error;
 use crate::live_parts::LiveParts;
+use crate::loaded::LoadedSeries;
 use crate::part::Part;
 use crate::row::{EntryType, Row, StoreOp, TreeOp, TreeRow};
 use crate::series::SeriesState;
 use crate::tree::Tree;
-
-pub(crate) type LoadedSeries = HashTrieMapSync<NodeId, Arc<SeriesState>>;
 
 /// The log as it stood after one commit. Cheap to clone; never changes.
 #[derive(Debug, Clone)]
@@ -53,7 +52,7 @@ impl Snapshot {
             tree: Tree::default(),
             history: VectorSync::new_sync(),
             parts: LiveParts::default(),
-            series: Mutex::new(LoadedSeries::new_sync()),
+            series: Mutex::default(),
         }))
     }
 
@@ -80,7 +79,7 @@ impl Snapshot {
             parts: LiveParts::in_order(parts),
             series: Mutex::default(),
         };
-        let mut none = LoadedSeries::new_sync();
+        let mut none = LoadedSeries::default();
         for row in rows {
             if matches!(row, Row::Tree(_) | Row::Store(_)) {
                 apply(&mut state, &mut none, row, false).map_err(&fail)?;
@@ -193,11 +192,19 @@ impl Snapshot {
     /// The series `node` if its rows are in memory.
     #[must_use]
     pub fn loaded_series(&self, node: NodeId) -> Option<Arc<SeriesState>> {
-        self.lock().get(&node).cloned()
+        self.lock().get(node).cloned()
     }
 
     pub(crate) fn offer_series(&self, series: Arc<SeriesState>) {
-        self.lock().insert_mut(series.node(), series);
+        self.lock().insert(series);
+    }
+
+    /// Lets go of rows of series beyond so many bytes, those that were not asked for longest; returns
+    /// how many bytes the others take, about.
+    pub(crate) fn trim_series(&self, bytes_max: u64) -> u64 {
+        let mut series = self.lock();
+        series.trim(bytes_max);
+        series.bytes()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LoadedSeries> {
@@ -245,7 +252,7 @@ impl Snapshot {
             tree: self.0.tree.clone(),
             history: self.0.history.clone(),
             parts: self.0.parts.after(commit).map_err(&fail)?,
-            series: Mutex::new(LoadedSeries::new_sync()),
+            series: Mutex::default(),
         };
         for (wal, seq) in &commit.covers {
             next.covered.insert_mut(*wal, *seq);
@@ -270,7 +277,7 @@ fn apply(
             state.tree.apply(&row)?;
             if follow_new && row.op == TreeOp::Create && row.entry == EntryType::FileSeries {
                 // All rows of a new series are still to come, so it is known whole already.
-                series.insert_mut(row.node, Arc::new(SeriesState::new(row.node)));
+                series.insert(Arc::new(SeriesState::new(row.node)));
             }
             state.history.push_back_mut(Arc::new(row));
         }
@@ -293,14 +300,10 @@ fn apply(
             StoreOp::Vacuum { .. } => {}
         },
         Row::Version(row) => {
-            if let Some(known) = series.get_mut(&row.node) {
-                Arc::make_mut(known).push_version(row)?;
-            }
+            series.change(row.node, |known| known.push_version(row)).transpose()?;
         }
         Row::File(row) => {
-            if let Some(known) = series.get_mut(&row.node) {
-                Arc::make_mut(known).push_file(row);
-            }
+            series.change(row.node, |known| known.push_file(row));
         }
     }
     Ok(())

@@ -144,6 +144,7 @@ impl Engine {
         memory: MemoryBudget,
         options: &EngineOptions,
     ) -> Self {
+        log.keep_within(&memory);
         let files = FileReaders::new(Arc::clone(&store), &memory);
         let inner = Inner {
             ground: Ground { store, log, env, files, memory },

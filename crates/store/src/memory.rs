@@ -5,7 +5,7 @@
 //! | queue | 1/16, 128 MiB at most | the same | appends wait before they are queued |
 //! | hot | 1/4 | 1/2; while queries run, 1/4 | a generation is sealed early, then appends wait |
 //! | flush | 3/16 | the same | fewer series at once |
-//! | log | 1/16 | 1/8 | rows of series that were not asked for longest |
+//! | log | 1/16, 256 MiB at most | the same | the rows of series that were not asked for longest |
 //! | footers | 1/16, 64 MiB at most | the same | the footers that were not read longest |
 //! | queries | 1/4 | what is free | operators spill, or the query fails |
 //!
@@ -24,6 +24,7 @@ pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
 /// What is taken where the machine's memory cannot be told, or is little.
 const MEMORY_BYTES_DEFAULT_MIN: u64 = 256 << 20;
 const QUEUE_BYTES_MAX: u64 = 128 << 20;
+const LOG_BYTES_MAX: u64 = 256 << 20;
 
 /// The budget of a store that is opened with these options.
 pub(crate) fn budget(options: &EngineOptions) -> Result<MemoryBudget, Error> {
@@ -42,7 +43,7 @@ fn share(holder: Holder, limit: u64, options: &EngineOptions) -> Share {
         Holder::Queue => both((limit / 16).min(QUEUE_BYTES_MAX)),
         Holder::Hot => Share { floor: (limit / 4).min(2 * generation), ceiling: 2 * generation },
         Holder::Flush => both(generation / 4 * 3),
-        Holder::Log => Share { floor: limit / 16, ceiling: limit / 8 },
+        Holder::Log => both((limit / 16).min(LOG_BYTES_MAX)),
         Holder::Footers => both((limit / 16).min(options.footer_cache_bytes_max)),
         _ => Share { floor: limit / 4, ceiling: limit },
     };
