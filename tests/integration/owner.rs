@@ -11,7 +11,10 @@ use tidelog::{
     Durability, ErrorKind, Mode, SeriesAppend, SeriesExt, Store, StoreBuilder, TierOwner,
     TransactionId, WalDurability,
 };
-use tidelog_testkit::{FaultFileSystem, FileFault};
+use tidelog_core::Clock;
+use tidelog_storage::object_store::ObjectStore;
+use tidelog_storage::object_store::memory::InMemory;
+use tidelog_testkit::{Fault, FaultError, FaultFileSystem, FaultStore, FileFault, SimClock, env};
 
 use crate::support::{rows, sql};
 
@@ -418,5 +421,177 @@ async fn a_failed_sync_is_the_end_of_a_log_also_where_syncs_are_spaced() {
             }
         }
         assert!((2..8).contains(&failed), "{durability:?}: {failed} appends failed");
+    }
+}
+
+/// The disk of the log ahead is full for a while: appends fail and leave nothing, reads go on, and once
+/// there is room the same handle takes appends again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_appends_until_there_is_room() {
+    let directory = TempDir::new().unwrap();
+    builder(directory.path()).create().await.unwrap();
+    let files = FaultFileSystem::sound();
+    let store = builder(directory.path())
+        .with_mode(Mode::Exclusive)
+        .with_hot_max(100, 1 << 20)
+        .with_wal_segment_bytes(3_000)
+        .with_wal_file_system(Arc::new(files.clone()));
+    let store = store.open().await.unwrap();
+    let (mut acked, mut refused) = (Vec::new(), 0);
+    for i in 0..60_i64 {
+        files.set_full((20..40).contains(&i));
+        match store.root().append_series_data_with_options(append("/a.series", i * 10, 10)).await {
+            Ok(receipt) => acked.push((receipt.version.unwrap(), i * 10)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "append {i}: {error}");
+                assert!((20..40).contains(&i), "append {i}: {error}");
+                refused += 1;
+            }
+        }
+        assert_eq!(count(&store, "/a.series").await, acked.len() * 10);
+    }
+    assert_eq!((acked.len(), refused), (40, 20));
+    drop(store);
+    let store = alone(directory.path()).await;
+    store.root().append_series_data_with_options(append("/b.series", 0, 1)).await.unwrap();
+    assert_eq!(count(&store, "/a.series").await, 400);
+    let dense = store.versions("/a.series").await.unwrap();
+    assert_eq!(dense.len(), 40);
+}
+
+/// Where a wall clock jumps, write times go on in order, also over a crash, and nothing is let go of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_changes_no_order() {
+    const YEAR_US: i64 = 365 * 24 * 3_600 * 1_000_000;
+    let directory = TempDir::new().unwrap();
+    let clock = Arc::new(SimClock::at(1_700_000_000_000_000));
+    let env = env::env(&clock, 7);
+    let open = || {
+        let builder = builder(directory.path()).with_mode(Mode::Exclusive).with_env(env.clone());
+        builder.with_hot_max(40, 1 << 20).open_or_create()
+    };
+    let mut store = open().await.unwrap();
+    let mut times = Vec::new();
+    for (i, jump) in [0, 10, -10, -10, 30, -1, 0, -30].into_iter().enumerate() {
+        clock.advance(jump * YEAR_US);
+        for more in 0..3 {
+            let from = (i as i64 * 3 + more) * 10;
+            let one = append("/a.series", from, 10);
+            let receipt = store.root().append_series_data_with_options(one).await.unwrap();
+            times.push(receipt.write_time.unwrap());
+        }
+        if i % 3 == 2 {
+            drop(store);
+            store = open().await.unwrap();
+        }
+        store.maintain(false).await.unwrap();
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert!(times.last().unwrap() > &clock.now(), "the clock is behind");
+    store.close().await.unwrap();
+    let logged = store.versions("/a.series").await.unwrap();
+    assert_eq!(logged.iter().map(|row| row.write_time).collect::<Vec<_>>(), times);
+    for (seen, time) in times.iter().enumerate() {
+        let as_of = tidelog::ReadOptions::default().with_as_of(tidelog::AsOf::Time(*time));
+        let read = store.root().read_series_with_options("/a.series", &as_of).await;
+        assert_eq!(rows(read).await.unwrap().len(), (seen + 1) * 10);
+    }
+    let report = builder(directory.path()).fsck(true).await.unwrap();
+    assert!(report.is_intact(), "{report:?}");
+}
+
+/// What a script of one writer alone was told, over a store that fails.
+#[derive(Default)]
+struct Told {
+    acked: Vec<TransactionId>,
+    refused: Vec<TransactionId>,
+}
+
+/// Appends, flushes, gives the store back and takes it again, whatever fails.
+async fn script(store: &Store) -> Told {
+    let mut told = Told::default();
+    for i in 0..12_i64 {
+        let id = TransactionId::from_uuid(uuid::Uuid::from_u128(i.unsigned_abs().into()));
+        let path = format!("/{}.series", i % 3);
+        let one = append(&path, i * 100, 10).with_transaction(id);
+        match store.root().append_series_data_with_options(one).await {
+            Ok(_) => told.acked.push(id),
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {}
+            Err(_) => told.refused.push(id),
+        }
+        // What fails here is tried again by the store itself, or by the next call.
+        match i {
+            4 => drop(store.flush().await),
+            7 => drop(store.close().await),
+            9 => drop(store.create_directory("/d").await),
+            _ => {}
+        }
+    }
+    drop(store.close().await);
+    told
+}
+
+/// Runs the script over a store that fails, and then looks at what is there.
+async fn runs_over(faults: &FaultStore, what: &str) {
+    let wal = TempDir::new().unwrap();
+    let open = |place: Arc<dyn ObjectStore>| {
+        let builder = Store::builder("memory://").with_object_store(place);
+        builder.with_mode(Mode::Exclusive).with_wal_directory(wal.path()).with_hot_max(40, 1 << 20)
+    };
+    open(Arc::clone(faults.inner())).create().await.unwrap();
+    let told = match open(Arc::new(faults.clone())).open().await {
+        Ok(store) => script(&store).await,
+        Err(_) => Told::default(),
+    };
+    let store = open(Arc::clone(faults.inner())).open().await.unwrap();
+    store.root().append_series_data_with_options(append("/last.series", 0, 1)).await.unwrap();
+    let mut found = Vec::new();
+    for series in 0..3 {
+        let path = format!("/{series}.series");
+        if store.list(&path).await.unwrap().is_empty() {
+            continue;
+        }
+        let versions = store.versions(&path).await.unwrap();
+        assert_eq!(count(&store, &path).await, versions.len() * 10, "{what}");
+        found.extend(versions.into_iter().map(|version| version.transaction));
+    }
+    for id in &told.acked {
+        let times = found.iter().filter(|known| *known == id).count();
+        assert_eq!(times, 1, "{what}: {id} is there {times} times");
+    }
+    for id in &told.refused {
+        assert!(!found.contains(id), "{what}: {id} was refused and is there");
+    }
+    store.close().await.unwrap();
+}
+
+/// Each request of claim, flush and release fails, before and after it takes effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_any_request_loses_and_doubles_nothing() {
+    for moment in ["before", "after", "later"] {
+        for nth in 1.. {
+            let faults = FaultStore::new(Arc::new(InMemory::new()));
+            let fault = Fault::new(FaultError::Generic).nth(nth);
+            faults.inject(match moment {
+                "before" => fault,
+                "after" => fault.after(),
+                _ => fault.later(Duration::from_millis(30)),
+            });
+            runs_over(&faults, &format!("request {nth}, {moment}")).await;
+            if faults.injected() == 0 {
+                assert!(nth > 30, "too few requests: {nth}");
+                break;
+            }
+        }
+    }
+}
+
+/// Many requests fail, as a seed chooses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_random_loses_and_doubles_nothing() {
+    for seed in 0..12 {
+        let faults = FaultStore::new(Arc::new(InMemory::new()));
+        faults.inject_randomly(seed, 0.08);
+        runs_over(&faults, &format!("seed {seed}")).await;
     }
 }

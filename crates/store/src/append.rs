@@ -241,7 +241,11 @@ impl Engine {
             Some(owner) => {
                 // What was acknowledged before has lower numbers.
                 let _paused = owner.pause().await?;
-                self.submit(Work::Append(files)).await
+                let outcome = self.submit(Work::Append(files)).await;
+                if let Err(Rejected::Failed(error)) = &outcome {
+                    owner.note_outcome(error);
+                }
+                outcome
             }
             None => self.submit(Work::Append(files)).await,
         }

@@ -58,7 +58,7 @@ pub(crate) enum Work {
     Append(Vec<SeriesAppend>),
     /// Changes of the tree.
     Tree(TreeChange),
-    /// What was acknowledged by a write-ahead log.
+    /// What was acknowledged by a write-ahead log. It is stale if it is in the log already.
     Flush(Box<Flush>),
     /// What was acknowledged under a claim that was taken over, as new versions.
     Recover(Box<Recovery>),
@@ -594,6 +594,9 @@ impl<'a> Draft<'a> {
         match self.base.epoch() {
             Some(epoch) if epoch.id == flush.epoch => {}
             _ => return Err(fenced(&self.base, flush.wal).into()),
+        }
+        if self.base.covered(flush.wal) >= flush.through {
+            return Err(Rejected::Stale);
         }
         for row in &flush.tree {
             self.tree.replay(row.clone())?;

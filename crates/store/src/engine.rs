@@ -391,7 +391,11 @@ impl Engine {
         if matches!(outcome, Err(Rejected::Failed(Error::Claimed { .. }))) && self.free().await? {
             outcome = self.submit(Work::Tree(change)).await;
         }
-        outcome.map(|_| ()).map_err(Rejected::into_error)
+        let outcome = outcome.map(|_| ()).map_err(Rejected::into_error);
+        if let (Some(owner), Err(error)) = (&owner, &outcome) {
+            owner.note_outcome(error);
+        }
+        outcome
     }
 
     /// Makes an empty series; its columns are fixed by its first version.

@@ -229,6 +229,16 @@ pub enum Error {
         /// Who has the store now, or who took it.
         by: String,
     },
+    /// A commit beside the write-ahead log may have landed or land yet, so that nobody can tell which
+    /// version comes next.
+    #[error(
+        "this handle takes nothing any more: it is not known whether an earlier change landed ({reason}); \
+         what it has acknowledged is kept; open the store again"
+    )]
+    InDoubt {
+        /// What is known of that change.
+        reason: String,
+    },
     /// A write-ahead log has rows that were acknowledged under a claim which another writer has ended.
     #[error(
         "the write-ahead log {wal} in {} holds rows of a writer whose store was taken over; bring them in \
@@ -302,7 +312,7 @@ impl Error {
             | Self::LeftBehind { .. }
             | Self::NoPlace { .. } => ErrorKind::Conflict,
             Self::Overtaken { .. } => ErrorKind::OutcomeUnknown,
-            Self::Closed => ErrorKind::Unavailable,
+            Self::Closed | Self::InDoubt { .. } => ErrorKind::Unavailable,
             _ => ErrorKind::InvalidInput,
         }
     }

@@ -4,10 +4,13 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tidelog_storage::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
+
+/// The error number that says so.
+const NO_SPACE: i32 = 28;
 
 /// What happens at a change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct FaultFileSystem {
 struct Fuse {
     passed: AtomicU64,
     synced: AtomicU64,
+    /// Whether files cannot become longer.
+    full: AtomicBool,
     nth: u64,
     fault: FileFault,
 }
@@ -82,8 +87,21 @@ impl FaultFileSystem {
     /// Files whose `nth` change, counted from 1, goes wrong.
     #[must_use]
     pub fn new(nth: u64, fault: FileFault) -> Self {
-        let fuse = Fuse { passed: AtomicU64::new(0), synced: AtomicU64::new(0), nth, fault };
+        let (passed, synced) = (AtomicU64::new(0), AtomicU64::new(0));
+        let fuse = Fuse { passed, synced, full: AtomicBool::new(false), nth, fault };
         Self { inner: OsFileSystem, fuse: Arc::new(fuse) }
+    }
+
+    /// Files of which nothing goes wrong, until the disk is [full](Self::set_full).
+    #[must_use]
+    pub fn sound() -> Self {
+        Self::new(u64::MAX, FileFault::Errno { errno: 0, for_good: false })
+    }
+
+    /// Makes the disk full, or frees it. While it is full, of what would make a file longer the first part
+    /// is written, and the answer is that no space is left.
+    pub fn set_full(&self, full: bool) {
+        self.fuse.full.store(full, Ordering::SeqCst);
     }
 
     /// How often files' data has been synced, in vain or not.
@@ -129,6 +147,9 @@ impl FileSystem for FaultFileSystem {
     }
 
     fn create_append(&self, path: &Path) -> io::Result<Box<dyn AppendFile>> {
+        if self.fuse.full.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(NO_SPACE));
+        }
         let inner = self.fuse.around(|| self.inner.create_append(path))?;
         Ok(Box::new(FaultFile { inner, fuse: Arc::clone(&self.fuse) }))
     }
@@ -163,6 +184,10 @@ struct FaultFile {
 
 impl AppendFile for FaultFile {
     fn append(&mut self, parts: &[Bytes]) -> io::Result<()> {
+        if self.fuse.full.load(Ordering::SeqCst) {
+            self.inner.append(&parts[..1])?;
+            return Err(io::Error::from_raw_os_error(NO_SPACE));
+        }
         self.fuse.around(|| self.inner.append(parts))
     }
 

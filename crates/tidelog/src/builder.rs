@@ -167,6 +167,13 @@ impl StoreBuilder {
         self.called("wal_max_bytes", |settings| settings.wal_max_bytes = bytes)
     }
 
+    /// Sets the bytes of a file of the write-ahead log, after which the next one begins. What is in files
+    /// of the store is let go of in whole files. Default: 100 MB.
+    pub fn with_wal_segment_bytes(mut self, bytes: u64) -> Self {
+        self.engine.tier.wal.segment_bytes = bytes;
+        self
+    }
+
     /// Sets the memory, in bytes, that everything shares which grows with the work: rows in memory
     /// that are not in files yet, caches, and queries, which spill to disk or fail where they need
     /// more. [`Store::memory`] tells who holds how much. At least 32 MiB. Default: a quarter of what

@@ -122,8 +122,11 @@ impl Flusher {
             files: files.into_iter().flatten().collect(),
         };
         // Whether one that failed has landed is seen at the next try.
-        let landed = self.writer.submit(Work::Flush(Box::new(flush))).await;
-        landed.map(|_| ()).map_err(Rejected::into_error)
+        match self.writer.submit(Work::Flush(Box::new(flush))).await {
+            // An earlier try was under way and has landed.
+            Ok(_) | Err(Rejected::Stale) => Ok(()),
+            Err(Rejected::Failed(error)) => Err(error),
+        }
     }
 
     /// Whether an earlier try has landed, though that was not known.

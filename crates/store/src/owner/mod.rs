@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
-use tidelog_core::{Holder, MemoryBudget};
+use tidelog_core::{ErrorKind, Holder, MemoryBudget};
 use tidelog_storage::{FileSystem, OsFileSystem};
 use tidelog_wal::WalOptions;
 use tokio::sync::{Semaphore, oneshot};
@@ -329,6 +329,14 @@ impl Owner {
         Ok(paused)
     }
 
+    /// Takes nothing any more if an error says that a commit beside the log ahead, made while this was
+    /// paused, may land yet: what it would number or change cannot be told.
+    pub(crate) fn note_outcome(&self, error: &Error) {
+        if error.kind() == ErrorKind::OutcomeUnknown {
+            self.shared.fail(&Error::InDoubt { reason: error.to_string() });
+        }
+    }
+
     /// Waits until all that was acknowledged before the call is in files.
     pub(crate) async fn flush(&self) -> Result<(), Error> {
         self.shared.flush_all().await
@@ -347,7 +355,10 @@ impl Owner {
         let paused = self.pause().await?;
         match self.flusher.writer.submit(Work::Release(self.flusher.epoch)).await {
             Ok(_) | Err(Rejected::Stale) => self.own.set(None),
-            Err(Rejected::Failed(error)) => return Err(error),
+            Err(Rejected::Failed(error)) => {
+                self.note_outcome(&error);
+                return Err(error);
+            }
         }
         self.shared.fail(&Error::Closed);
         // The receiver is gone only if the thread is.

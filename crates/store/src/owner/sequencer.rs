@@ -370,6 +370,11 @@ impl Sequencer {
         if ready.send(()).is_ok() {
             // Both a message and the sender's end mean that it goes on.
             let _ = resume.recv();
+            if self.shared.hot().version_count() > 0 {
+                // What came before could not be committed, so nobody else has committed either, and what
+                // is hot goes on.
+                return;
+            }
             let snapshot = self.log.snapshot();
             let last_write = self.tree.last_write().max(snapshot.last_write());
             let env = self.shared.env.clone();
