@@ -139,6 +139,94 @@ async fn a_store_is_taken_from_a_writer_that_cannot_be_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_tells_what_a_writer_has_left() {
+    let left = Left::new().await;
+    let check = |with_log: bool| {
+        let builder = builder(left.store.path());
+        match with_log {
+            true => builder.with_wal_directory(left.wal.path()),
+            false => builder,
+        }
+        .fsck(true)
+    };
+    let living = check(true).await.unwrap();
+    assert!(living.is_intact() && living.notes.is_empty(), "{living:?}");
+    assert_eq!((living.wal_records, living.wal_uncovered), (5, 3));
+    let unseen = check(false).await.unwrap();
+    assert!(unseen.is_intact(), "{unseen:?}");
+    assert!(unseen.notes[0].problem.contains("is not to be seen here"), "{unseen:?}");
+
+    let taker = left.taker().await;
+    add(&taker, "/a.series", 100, 10).await;
+    for with_log in [true, false] {
+        let taken = check(with_log).await.unwrap();
+        assert!(taken.is_intact(), "{taken:?}");
+        assert_eq!(taken.notes.len(), 1, "{taken:?}");
+        assert!(taken.notes[0].problem.contains("taken over by process"), "{taken:?}");
+        assert!(taken.notes[0].remedy.contains("tidelog wal recover"), "{taken:?}");
+    }
+    let Left { store, wal, owner } = left;
+    drop((owner, taker));
+    let recovered = builder(store.path()).with_wal_directory(wal.path());
+    recovered.recover_wal(&RecoverOptions::default()).await.unwrap();
+    let done = builder(store.path()).with_wal_directory(wal.path()).fsck(true).await.unwrap();
+    assert!(done.is_intact() && done.notes.is_empty(), "{done:?}");
+}
+
+/// While a writer appends, flushes and lets go of segments, a check finds nothing wrong. A log that does
+/// not go on where the store ends is damage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_check_beside_a_writer_raises_no_alarm() {
+    let directory = TempDir::new().unwrap();
+    let builder_of = || {
+        let builder = builder(directory.path()).with_mode(Mode::Exclusive);
+        builder.with_hot_max(50, 1 << 20).with_wal_segment_bytes(4_000)
+    };
+    let owner = builder_of().open_or_create().await.unwrap();
+    add(&owner, "/0.series", 0, 1).await;
+    let (done, stop) = (Arc::new(std::sync::atomic::AtomicBool::new(false)), owner.clone());
+    let seen = Arc::clone(&done);
+    let writing = tokio::spawn(async move {
+        let mut appends = 0;
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+            add(&stop, &format!("/{}.series", appends % 3), appends * 10, 10).await;
+            appends += 1;
+        }
+        appends
+    });
+    let mut uncovered = 0;
+    for round in 0..15 {
+        let report = builder(directory.path()).fsck(round % 5 == 0).await.unwrap();
+        assert!(report.is_intact(), "round {round}: {:?}", report.damage);
+        assert!(report.notes.is_empty(), "round {round}: {:?}", report.notes);
+        uncovered += report.wal_uncovered;
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let appends = writing.await.unwrap();
+    assert!(appends > 20 && uncovered > 0, "{appends} appends, {uncovered} seen in the log");
+    assert!(owner.tiers().unwrap().flushes > 2);
+    owner.flush().await.unwrap();
+    add(&owner, "/0.series", 0, 1).await;
+    drop(owner);
+
+    let dead = builder(directory.path()).fsck(false).await.unwrap();
+    assert!(dead.is_intact(), "{dead:?}");
+    assert!(dead.notes[0].problem.contains("has died"), "{dead:?}");
+    // The store is put back to what it was some flushes ago; its log ahead is not.
+    let commits = directory.path().join("_oplog/_delta_log");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&commits).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|name| name.extension().is_some_and(|ending| ending == "json"));
+    names.sort();
+    names[names.len() - 6..].iter().for_each(|name| std::fs::remove_file(name).unwrap());
+    let broken = builder(directory.path()).fsck(false).await.unwrap();
+    assert!(
+        broken.damage.iter().any(|finding| finding.problem.contains("goes on with")),
+        "{broken:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_writer_alone_takes_the_store_from_another() {
     let left = Left::new().await;
     let own = TempDir::new().unwrap();

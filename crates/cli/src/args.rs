@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Check all that is stored, also if it is too damaged to be opened; nothing is written
     ///
     /// The log is read and checked whole; of data files it is checked that each is there and has
-    /// its size. All damage is told, each with the object, the series, the versions, what is wrong
+    /// its size, and the write-ahead log, if there is one here. All damage is told, each with the object, the series, the versions, what is wrong
     /// and what to do; the exit code is 8 if there is any. Objects that nothing names are no damage.
     Fsck {
         /// Read every byte of the data files too

@@ -52,7 +52,7 @@ enum Whereabouts {
 
 impl TierOptions {
     /// Where write-ahead logs of the store may lie.
-    fn places(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &PathBuf> {
         let usual = self.usual_wal_directory.iter();
         self.wal_directory
             .iter()

@@ -365,8 +365,9 @@ impl StoreBuilder {
     }
 
     /// Checks all that is stored, also if it is too damaged to be opened, and writes nothing: the
-    /// log, the versions of each series, and that every data file is there with its size; if `deep`,
-    /// every byte of it. Writers may go on meanwhile.
+    /// log, the versions of each series, that every data file is there with its size (if `deep`, every
+    /// byte of it), and the write-ahead log, if there is one here: that it is whole, and goes on where the
+    /// log ends. Writers may go on meanwhile.
     ///
     /// # Errors
     /// If there is no store, its format is newer, or it cannot be read. Damage is no error: it is in
@@ -384,7 +385,8 @@ impl StoreBuilder {
         let (builder, _) = self.loaded().await?;
         let uncached = Self { read_cache: None, ..builder };
         let (place, _) = uncached.place(Location::open)?;
-        Ok(fsck(place, &uncached.env, options).await?)
+        let tier = uncached.settled().tier;
+        Ok(fsck(place, &uncached.env, &tier, options).await?)
     }
 
     /// Says what the write-ahead log of one writer alone holds and in what state it is, also if the

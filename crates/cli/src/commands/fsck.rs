@@ -67,6 +67,13 @@ fn words(report: &FsckReport) -> String {
         size(report.bytes),
         if report.deep { "every byte" } else { "sizes only" },
     ));
+    if report.wal_records > 0 {
+        lines.push(format!(
+            "checked a write-ahead log with {} records, {} of which are not committed",
+            grouped(report.wal_records),
+            grouped(report.wal_uncovered),
+        ));
+    }
     lines.push(match report.damage.len() {
         0 => "nothing is damaged".to_owned(),
         count => format!("damaged: {}", grouped(count as u64)),
@@ -111,6 +118,8 @@ fn document(report: &FsckReport) -> Value {
         "versions": report.versions,
         "files": report.files,
         "bytes": report.bytes,
+        "wal_records": report.wal_records,
+        "wal_uncovered": report.wal_uncovered,
     })
 }
 

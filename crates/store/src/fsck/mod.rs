@@ -4,6 +4,7 @@
 //! commits, checkpoints, pointer ─ live log parts, newest first ─┬─ series: versions, rows
 //!                                                               └─ data files: size, or every byte
 //! what is stored and named by nothing
+//! the write-ahead log: frames, records, versions that follow those of the log
 //! ```
 //!
 //! - `report` is what a check says.
@@ -11,6 +12,7 @@
 //!   rows of files commit by commit.
 //! - `files` asks for data files, many at a time, or reads them, a few at a time.
 //! - `leftovers` lists what is stored.
+//! - `wal` reads write-ahead logs, of which the owner may live.
 //!
 //! A check goes on after damage. In memory are the tree, a few words for each series, an id for each
 //! data file, and two log parts.
@@ -19,6 +21,7 @@ mod files;
 mod leftovers;
 mod report;
 mod series;
+mod wal;
 
 use std::fmt;
 use std::pin::pin;
@@ -30,6 +33,7 @@ use tidelog_oplog::{CheckedPart, FileRow, LogCheck, Row};
 use tidelog_storage::object_store::ObjectStore;
 
 use crate::error::Error;
+use crate::owner::TierOptions;
 use files::FileCheck;
 use series::SeriesCheck;
 
@@ -78,7 +82,7 @@ impl fmt::Debug for FsckOptions {
     }
 }
 
-/// Checks the store in `store`.
+/// Checks the store in `store`, and the write-ahead logs that `tier` names.
 ///
 /// # Errors
 /// If there is nothing of a store, it was written by a newer build, the object store fails, or
@@ -86,6 +90,7 @@ impl fmt::Debug for FsckOptions {
 pub async fn fsck(
     store: Arc<dyn ObjectStore>,
     env: &Env,
+    tier: &TierOptions,
     options: &FsckOptions,
 ) -> Result<FsckReport, Error> {
     let begun = env.clock.now();
@@ -108,6 +113,7 @@ pub async fn fsck(
     check.series.finish(&mut report);
     let known = check.files.into_known(&mut report);
     leftovers::list(store.as_ref(), begun, &log, &known, &mut report).await?;
+    wal::check(store, env, tier, &mut report).await?;
     Ok(report)
 }
 

@@ -41,6 +41,10 @@ pub struct FsckReport {
     pub files: u64,
     /// Their bytes, by the log.
     pub bytes: u64,
+    /// Records of write-ahead logs that were checked.
+    pub wal_records: u64,
+    /// How many of them are not committed.
+    pub wal_uncovered: u64,
 }
 
 impl FsckReport {
