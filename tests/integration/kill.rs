@@ -17,11 +17,12 @@ use tidelog::arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use tidelog::object_store::ObjectStore;
-use tidelog::{AppendReceipt, Mode, SeriesAppend, SeriesExt, Store, TransactionId};
-use tidelog_storage::DurableLocal;
+use tidelog::{AppendReceipt, Mode, SeriesAppend, SeriesExt, Store, TransactionId, WalDurability};
+use tidelog_storage::{DurableLocal, FileSystem};
 use tidelog_testkit::crash::CRASH_AT;
 use tidelog_testkit::{
-    Cell, Fault, FaultError, FaultFileSystem, FaultStore, FileFault, crash_point,
+    Cell, CrashFileSystem, CrashPlan, Fault, FaultError, FaultFileSystem, FaultStore, FileFault,
+    ForgetfulFileSystem, crash_point,
 };
 
 use crate::support::{Context, Fallible, same, sql};
@@ -34,6 +35,16 @@ const ABORT_AT: &str = "TIDELOG_KILL_ABORT_AT";
 pub(crate) const ALONE: &str = "TIDELOG_KILL_ALONE";
 /// At which change of the files of its write-ahead log it dies.
 const ABORT_WAL_AT: &str = "TIDELOG_KILL_ABORT_WAL_AT";
+/// At which named change of any file it dies; if empty, it only counts them. Segments are small then.
+pub(crate) const PLAN: &str = "TIDELOG_KILL_PLAN";
+/// How many tasks append at once.
+pub(crate) const TASKS: &str = "TIDELOG_KILL_TASKS";
+/// What an append survives that a writer has acknowledged which has the store alone.
+const DURABILITY: &str = "TIDELOG_KILL_DURABILITY";
+/// Set for a writer whose syncs do nothing.
+const FORGET: &str = "TIDELOG_KILL_FORGET";
+/// A file with what was acknowledged, a line each as the writer says it.
+const LEDGER: &str = "TIDELOG_KILL_LEDGER";
 const ROUNDS: &str = "TIDELOG_KILL_ROUNDS";
 const LEAVE_IN: &str = "TIDELOG_KILL_DIR";
 
@@ -44,6 +55,11 @@ pub(crate) const MANY: &str = "/k/many.series";
 
 /// Rows of a generation of a writer that has the store alone.
 const HOT_ROWS_MAX: u64 = 20;
+/// Bytes of a segment of a writer that dies at a named change.
+const SEGMENT_BYTES: u64 = 8_000;
+/// How the stores that are killed are written, in turn: alone, and with which durability.
+const KINDS: [(bool, &str); 4] =
+    [(false, ""), (true, "sync"), (true, "interval"), (true, "memory")];
 
 /// One row of append `number`, as the columns say: event time, number, index, text.
 type Values = (i64, i64, i64, String);
@@ -87,21 +103,37 @@ fn writer() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = open_faulty(&directory).await;
+        let planned = std::env::var(PLAN).ok();
+        let files = planned.map(|text| CrashFileSystem::new(CrashPlan::parse(&text)));
+        let store = open_faulty(&directory, files.as_ref()).await;
         let next = Arc::new(AtomicU64::new(first));
         // One task alone makes a sequence that can be cut at each of its operations.
-        let tasks = if last == u64::MAX { 3 } else { 1 };
+        let tasks = number(TASKS).unwrap_or(if last == u64::MAX { 3 } else { 1 });
         let tasks = (0..tasks).map(|_| tokio::spawn(write(store.clone(), Arc::clone(&next), last)));
         for task in futures::future::join_all(tasks).await {
             task.unwrap();
+        }
+        for (name, count) in files.iter().flat_map(CrashFileSystem::passed) {
+            say(&format!("passed {count} {name}"));
         }
     });
     say("done");
 }
 
 /// Opens the store in `directory`, which may be made to abort the process at its n-th operation.
-async fn open_faulty(directory: &str) -> Store {
-    let place: Arc<dyn ObjectStore> = Arc::new(DurableLocal::create(directory).unwrap());
+async fn open_faulty(directory: &str, files: Option<&CrashFileSystem>) -> Store {
+    let files: Option<Arc<dyn FileSystem>> = match files {
+        Some(files) => Some(Arc::new(files.clone())),
+        None if std::env::var(FORGET).is_ok() => Some(Arc::new(ForgetfulFileSystem)),
+        None => None,
+    };
+    let place: Arc<dyn ObjectStore> = match &files {
+        Some(files) => {
+            std::fs::create_dir_all(directory).unwrap();
+            Arc::new(DurableLocal::open_on(directory, Arc::clone(files)).unwrap())
+        }
+        None => Arc::new(DurableLocal::create(directory).unwrap()),
+    };
     let faulty = FaultStore::new(place);
     if let Ok(at) = std::env::var(ABORT_AT) {
         let (when, nth) = at.split_once(':').unwrap();
@@ -115,6 +147,17 @@ async fn open_faulty(directory: &str) -> Store {
             .with_wal_directory(Path::new(directory).join("_wal"))
             .with_hot_max(HOT_ROWS_MAX, 1 << 20);
     }
+    match std::env::var(DURABILITY).as_deref() {
+        Ok("interval") => {
+            let every = WalDurability::Interval(Duration::from_millis(20));
+            builder = builder.with_wal_durability(every);
+        }
+        Ok("memory") => builder = builder.with_wal_durability(WalDurability::Memory),
+        _ => {}
+    }
+    if let Some(files) = files {
+        builder = builder.with_wal_file_system(files).with_wal_segment_bytes(SEGMENT_BYTES);
+    }
     if let Ok(at) = std::env::var(ABORT_WAL_AT) {
         let (when, nth) = at.split_once(':').unwrap();
         let fault = FileFault::Abort { after: when == "after" };
@@ -125,6 +168,7 @@ async fn open_faulty(directory: &str) -> Store {
 }
 
 async fn write(store: Store, next: Arc<AtomicU64>, last: u64) {
+    let tells = std::env::var(PLAN).is_ok();
     let root = store.root();
     loop {
         let number = next.fetch_add(1, Ordering::SeqCst);
@@ -133,6 +177,9 @@ async fn write(store: Store, next: Arc<AtomicU64>, last: u64) {
         }
         let number = i64::try_from(number).unwrap();
         crash_point!("before an append");
+        if tells {
+            say(&format!("try {number}"));
+        }
         if is_atomic(number) {
             let both = SERIES.map(|path| append_of(path, number)).to_vec();
             let receipts = root.append_atomic(both).await.unwrap();
@@ -242,12 +289,18 @@ impl Running {
         Ok(acks)
     }
 
-    /// What it says until it ends.
-    pub(crate) fn finish(mut self) -> Fallible<(Vec<Ack>, ExitStatus)> {
-        let acks = self.lines.iter().filter_map(|line| Ack::parse(&line)).collect();
+    /// All that it says until it ends.
+    pub(crate) fn lines_to_end(mut self) -> Fallible<(Vec<String>, ExitStatus)> {
+        let lines = self.lines.iter().collect();
         let status = self.child.wait().at("waiting for the writer")?;
         self.reader.join().map_err(|_| "the reader of the pipe failed".to_owned())?;
-        Ok((acks, status))
+        Ok((lines, status))
+    }
+
+    /// What it says until it ends.
+    pub(crate) fn finish(self) -> Fallible<(Vec<Ack>, ExitStatus)> {
+        let (lines, status) = self.lines_to_end()?;
+        Ok((lines.iter().filter_map(|line| Ack::parse(line)).collect(), status))
     }
 
     fn complaint(&mut self) -> String {
@@ -262,6 +315,11 @@ impl Running {
 
 /// Judges the store in `directory` by the acks: each of them there, once, whole; nothing half.
 async fn judge(directory: &Path, acks: &BTreeSet<Ack>) -> Fallible<usize> {
+    judged(directory, acks).await.map(|found| found.len())
+}
+
+/// As `judge`; with all that is there.
+pub(crate) async fn judged(directory: &Path, acks: &BTreeSet<Ack>) -> Fallible<BTreeSet<Ack>> {
     let store = Store::open(directory.to_str().unwrap()).await.at("opening after the kill")?;
     let mut found = BTreeSet::new();
     for path in SERIES.into_iter().chain([MANY]) {
@@ -277,7 +335,7 @@ async fn judge(directory: &Path, acks: &BTreeSet<Ack>) -> Fallible<usize> {
     same("atomic appends", &numbers_at(SERIES[0]), &numbers_at(SERIES[1]))?;
     match acks.iter().find(|ack| !found.contains(ack)) {
         Some(lost) => Err(format!("{lost:?} was acked and is not there")),
-        None => Ok(found.len()),
+        None => Ok(found),
     }
 }
 
@@ -321,26 +379,27 @@ pub(crate) async fn versions_in(store: &Store, path: &str) -> Fallible<Vec<Ack>>
     Ok(found)
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Kills writers `rounds` times, each store getting ten, and judges after each kill.
-fn kill_rounds(directory: &Path, rounds: u64) -> Fallible<(usize, usize)> {
+/// Kills writers `rounds` times, each store getting `each`, and judges after each kill.
+fn kill_rounds(directory: &Path, rounds: u64, each: u64) -> Fallible<(usize, usize)> {
     let runtime = runtime();
     let (mut acked, mut stored) = (0, 0);
-    for place in 0..rounds.div_ceil(10) {
+    for place in 0..rounds.div_ceil(each) {
         let base = directory.join(format!("store-{place:03}"));
         let store = base.join("store");
         std::fs::create_dir_all(&base).at("making a directory")?;
         let mut acks = BTreeSet::new();
         let mut found = 0;
-        for round in place * 10..rounds.min(place * 10 + 10) {
+        for round in place * each..rounds.min((place + 1) * each) {
             // Spread over the time of a few hundred appends, the same in every run.
             let delay = Duration::from_micros((round * 2_654_435_761) % 250_000);
-            // Every other store is one writer's alone.
-            let alone = (place % 2 == 1).then(|| (ALONE, "1".to_owned()));
-            let running = Running::start(&store, round * 1_000_000, alone.as_slice());
+            let (alone, durability) = KINDS[usize::try_from(place).unwrap() % KINDS.len()];
+            let kind = [(ALONE, "1".to_owned()), (DURABILITY, durability.to_owned())];
+            let kind = if alone { kind.as_slice() } else { &[] };
+            let running = Running::start(&store, round * 1_000_000, kind);
             let what = format!("round {round}, killed {delay:?} after the first ack");
             let new = running.kill_after(delay).map_err(|error| format!("{what}: {error}"))?;
             acks.extend(new);
@@ -363,7 +422,7 @@ fn kill_rounds(directory: &Path, rounds: u64) -> Fallible<(usize, usize)> {
 #[test]
 fn a_killed_writer_loses_no_ack() {
     let directory = tempfile::tempdir().unwrap();
-    let (acked, stored) = kill_rounds(directory.path(), 20).unwrap();
+    let (acked, stored) = kill_rounds(directory.path(), 20, 5).unwrap();
     println!("{acked} acks in 20 rounds, {stored} versions found");
     assert!(acked > 20 && stored >= acked);
 }
@@ -374,8 +433,20 @@ fn a_killed_writer_loses_no_ack() {
 fn a_killed_writer_leaves_stores_for_other_judges() {
     let directory = PathBuf::from(std::env::var(LEAVE_IN).expect("TIDELOG_KILL_DIR names a place"));
     let rounds = std::env::var(ROUNDS).ok().map_or(200, |text| text.parse().unwrap());
-    let (acked, stored) = kill_rounds(&directory, rounds).unwrap();
+    let (acked, stored) = kill_rounds(&directory, rounds, 10).unwrap();
     println!("{acked} acks in {rounds} rounds, {stored} versions found");
+}
+
+/// Judges a store that `tests/power/run.sh` has left.
+#[test]
+#[ignore = "run by tests/power/run.sh"]
+fn a_store_is_judged_by_a_ledger() {
+    let store = PathBuf::from(std::env::var(DIRECTORY).expect("names a store"));
+    let ledger = std::fs::read_to_string(std::env::var(LEDGER).expect("names a file")).unwrap();
+    let acks: BTreeSet<Ack> = ledger.lines().filter_map(Ack::parse).collect();
+    assert_eq!(acks.len(), ledger.lines().count());
+    let found = runtime().block_on(judge(&store, &acks)).unwrap();
+    println!("{} acks, {found} versions found", acks.len());
 }
 
 /// The writer dies at each operation of its store, before and after it takes effect, and another

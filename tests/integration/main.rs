@@ -5,6 +5,7 @@
 //! | `model` | does every read yield what a naive in-memory store would? |
 //! | `faults` | is an acked append kept, once, whatever fails underneath? |
 //! | `kill` | is it kept when the process is killed? |
+//! | `crash_points` | is it kept, and nothing doubled, when it dies at any change of any file? |
 //! | `object_stores` | does it all hold on S3 and Google Cloud Storage, over sockets that break? |
 //! | `memory` | do rows in memory, caches and queries stay within one budget? |
 //! | `processes` | do eight processes that append to one series each get their versions? |
@@ -27,6 +28,8 @@
 mod bad_input;
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod crash_points;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
