@@ -1,0 +1,33 @@
+#!/bin/sh
+# Cuts the power of a file system under writers, many times, and judges what is left: an ext4 image on a
+# loop device, shut down by its own call without writing back. Then the same with syncs that do nothing,
+# which must be noticed.
+# usage: run.sh [CYCLES]      (default 40; needs root and loop devices, says so and ends well without)
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+cycles=${1:-40}
+skip() {
+    echo "skipped: $1"
+    exit 0
+}
+[ "$(id -u)" -eq 0 ] || skip 'only root can mount'
+[ -e /dev/loop-control ] || skip 'no loop devices'
+for tool in losetup mkfs.ext4 python3; do
+    command -v "$tool" >/dev/null || skip "no $tool"
+done
+cd "$here/../.."
+binary=$(cargo test --workspace --locked --test integration --no-run --message-format=json 2>/dev/null |
+    python3 -c 'import json, sys
+for line in sys.stdin:
+    built = json.loads(line)
+    if built.get("executable"):
+        print(built["executable"])')
+python3 -B "$here/cut.py" "$binary" "$cycles"
+if said=$(python3 -B "$here/cut.py" "$binary" "$cycles" --forget 2>&1); then
+    printf '%s\n' "$said"
+    case $said in skipped:*) exit 0 ;; esac
+    echo "$0: syncs that do nothing were not noticed" >&2
+    exit 1
+fi
+printf '%s\n' "$said" | tail -1
+echo 'judged, and syncs that do nothing were noticed'
