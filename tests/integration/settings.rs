@@ -138,13 +138,12 @@ fn bad_values(name: &str) -> &'static [&'static str] {
     match name {
         "preset" => &["huge", "Small", "7"],
         "mode" => &["both", "Exclusive", "7"],
-        "durability" => &["disk", "interval", "interval:0s", "interval:250"],
+        "durability" => &["disk", "interval", "interval:250"],
         "hot_max_rows" | "partitions" => &["lots", "0", "-1", "1.5", "1MB"],
         "hot_max_bytes" | "wal_max_bytes" | "memory" | "cache_size" => {
             &["lots", "0", "-1", "1.5GB"]
         }
-        "hot_max_age" => &["soon", "10", "0s", "-1s"],
-        "max_staleness" => &["soon", "10", "-1s"],
+        "hot_max_age" | "max_staleness" => &["soon", "10", "-1s"],
         "log_retention" => &["soon", "10", "1500ms"],
         "key_pruning" => &["yes", "1"],
         "upkeep" => &["never", "1"],

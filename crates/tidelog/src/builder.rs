@@ -145,8 +145,9 @@ impl StoreBuilder {
     }
 
     /// Sets how many rows, and how many bytes of memory, one writer alone gathers before they are
-    /// written to files; twice as much may be in memory. More than a quarter of
-    /// [the memory](Self::with_memory_bytes_max) is taken for that. Default: 1,000,000 rows, 256 MiB.
+    /// written to files; twice as much may be in memory. A quarter of
+    /// [the memory](Self::with_memory_bytes_max) is the most that gathers. Of each at least 1, or the
+    /// store is not opened. Default: 1,000,000 rows, 256 MiB.
     pub fn with_hot_max(mut self, rows: u64, bytes: u64) -> Self {
         (self.engine.tier.rows_max, self.engine.tier.bytes_max) = (rows, bytes);
         self.called("hot_max_rows", |settings| settings.hot_max_rows = rows)
@@ -161,7 +162,7 @@ impl StoreBuilder {
     }
 
     /// Sets beyond how many bytes of its write-ahead log one writer alone writes its rows to files.
-    /// Default: 512 MiB.
+    /// At least 1, or the store is not opened. Default: 512 MiB.
     pub fn with_wal_bytes_max(mut self, bytes: u64) -> Self {
         self.engine.tier.wal_bytes_max = bytes;
         self.called("wal_max_bytes", |settings| settings.wal_max_bytes = bytes)

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use tidelog_storage::Location;
@@ -121,7 +122,11 @@ impl Entry {
     fn read(&self) -> Result<Settings, Problem> {
         let read = Figment::from(self.clone()).extract::<Settings>();
         let settings = read.map_err(|error| {
-            let (Setting { name, takes, .. }, why) = (self.setting, error.kind);
+            let Setting { name, takes, .. } = self.setting;
+            let why = match error.kind {
+                Kind::UnknownVariant(found, _) => format!("{found:?} is unknown"),
+                why => why.to_string(),
+            };
             self.problem(format!("{name}: {why}; it takes {}", takes.replace('`', "")))
         })?;
         if settings.log_retention.subsec_nanos() != 0 && self.origin != Origin::Call {

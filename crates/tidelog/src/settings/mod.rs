@@ -40,9 +40,7 @@ pub(crate) use self::live::LiveSettings;
 pub use self::live::{ConfigWatch, Reloaded, SettingChange};
 pub use self::preset::Preset;
 pub use self::table::{ChangeableWhen, SETTINGS, Setting};
-use self::values::{
-    Bytes, Count, Directory, DurabilityText, Maybe, Number, PositiveTime, Text, Time, YesNo,
-};
+use self::values::{Bytes, Count, Directory, DurabilityText, Maybe, Number, Text, Time, YesNo};
 
 /// The bytes that the cache of a remote store may hold, if nothing else is said.
 const CACHE_BYTES_MAX: u64 = 1 << 30;
@@ -78,7 +76,7 @@ pub struct Settings {
     pub hot_max_bytes: u64,
     /// After what time one writer alone writes its rows to files, though they are few. Default: 10
     /// seconds.
-    #[serde(with = "PositiveTime")]
+    #[serde(with = "Time")]
     pub hot_max_age: Duration,
     /// Bytes of its write-ahead log beyond which one writer alone writes its rows to files, at least
     /// 1. Default: 512 MiB.

@@ -70,7 +70,7 @@ pub const SETTINGS: &[Setting] = {
         ),
         setting("hot_max_rows", "rows, at least 1", "`1000000`", Running),
         setting("hot_max_bytes", SIZE, "`256MiB`", Running),
-        setting("hot_max_age", "a time longer than zero, such as 10s", "`10s`", Running),
+        setting("hot_max_age", "a time, such as 10s", "`10s`", Running),
         setting("wal_max_bytes", SIZE, "`512MiB`", Running),
         setting("memory", SIZE, "a quarter of the machine's", Reopened),
         setting("partitions", "partitions, at least 1", "the number of cores", Running),

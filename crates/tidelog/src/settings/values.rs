@@ -61,8 +61,6 @@ pub(crate) struct Count;
 pub(crate) struct Number;
 /// A time: `10s`, `250 ms`.
 pub(crate) struct Time;
-/// A time that is not zero.
-pub(crate) struct PositiveTime;
 /// `true` or `false`.
 pub(crate) struct YesNo;
 /// Any text but an empty one.
@@ -152,19 +150,6 @@ impl Form for Time {
     }
 }
 
-impl Form for PositiveTime {
-    type Value = Duration;
-
-    fn read(text: &str) -> Result<Duration, String> {
-        let time = Time::read(text)?;
-        if time.is_zero() { Err(format!("{text:?} is too short")) } else { Ok(time) }
-    }
-
-    fn show(value: &Duration) -> String {
-        Time::show(value)
-    }
-}
-
 impl Form for YesNo {
     type Value = bool;
 
@@ -209,7 +194,7 @@ impl Form for DurabilityText {
         match (text, text.strip_prefix("interval:")) {
             ("sync", _) => Ok(WalDurability::Sync),
             ("memory", _) => Ok(WalDurability::Memory),
-            (_, Some(time)) => PositiveTime::read(time).map(WalDurability::Interval),
+            (_, Some(time)) => Time::read(time).map(WalDurability::Interval),
             _ => Err(format!("{text:?} is none of sync, memory and interval:TIME")),
         }
     }
@@ -291,7 +276,7 @@ macro_rules! with {
         }
     )*};
 }
-with!(Bytes, Count, Time, PositiveTime, YesNo, DurabilityText);
+with!(Bytes, Count, Time, YesNo, DurabilityText);
 
 impl<F: Form> Maybe<F> {
     pub(crate) fn serialize<S: Serializer>(
@@ -338,7 +323,6 @@ mod tests {
         {
             assert!(Time::read(bad).is_err(), "{bad}");
         }
-        assert!(PositiveTime::read("0ms").is_err());
     }
 
     #[test]
@@ -346,7 +330,7 @@ mod tests {
         let interval = WalDurability::Interval(Duration::from_millis(250));
         assert_eq!(DurabilityText::read("interval:250ms"), Ok(interval));
         assert_eq!(DurabilityText::read("sync"), Ok(WalDurability::Sync));
-        for bad in ["", "Sync", "interval", "interval:", "interval:0s", "interval:250", "disk"] {
+        for bad in ["", "Sync", "interval", "interval:", "interval:250", "disk"] {
             assert!(DurabilityText::read(bad).is_err(), "{bad}");
         }
     }
