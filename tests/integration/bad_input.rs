@@ -12,8 +12,8 @@ use tidelog::arrow::array::{
     TimestampMicrosecondArray, TimestampSecondArray,
 };
 use tidelog::{
-    AsOf, Error, ErrorKind, EventTime, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions,
-    SqlPolicy, Store, TimeUnit, Version,
+    AsOf, Error, ErrorKind, EventTime, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions,
+    SqlPolicy, Store, StoreBuilder, TimeUnit, Version,
 };
 
 const PATH: &str = "/a/b.series";
@@ -40,15 +40,20 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, words:
     }
 }
 
+/// Each append is a file at once.
+fn shared(directory: &Path) -> StoreBuilder {
+    Store::builder(directory.display().to_string()).with_mode(Mode::Shared)
+}
+
 async fn local() -> Result<(TempDir, Store)> {
     let directory = tempfile::tempdir()?;
-    let store = Store::create(directory.path().display().to_string()).await?;
+    let store = shared(directory.path()).create().await?;
     store.root().append_series_data(PATH, &good(), None).await?;
     Ok((directory, store))
 }
 
 async fn reopen(directory: &Path) -> Result<Store, Error> {
-    Store::open(directory.display().to_string()).await
+    shared(directory).open().await
 }
 
 async fn rows(store: &Store) -> Result<usize, Error> {
@@ -369,7 +374,7 @@ async fn expect_damage(directory: &Path, what: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_in_a_large_file_is_found_when_its_page_is_read() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let store = Store::create(directory.path().display().to_string()).await?;
+    let store = shared(directory.path()).create().await?;
     let noise = (0..60_000_u64).map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) as f64);
     let large = batch(vec![
         ("time", times((0..60_000).map(Some))),

@@ -409,7 +409,8 @@ fn kill_rounds(directory: &Path, rounds: u64, each: u64) -> Fallible<(usize, usi
         stored += found;
         // The next writer brings in what a write-ahead log holds, for judges that read files only.
         runtime.block_on(async {
-            let store = Store::open(store.to_str().unwrap()).await.at("opening")?;
+            let store = Store::builder(store.to_str().unwrap()).with_mode(Mode::Shared);
+            let store = store.open().await.at("opening")?;
             store.create_directory("/done").await.at("writing after the kills")
         })?;
         let ledger: Vec<String> = acks.iter().map(Ack::json).collect();

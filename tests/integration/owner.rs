@@ -28,7 +28,7 @@ pub(crate) fn append(path: &str, from: i64, rows: i64) -> SeriesAppend {
 }
 
 pub(crate) fn builder(directory: &Path) -> StoreBuilder {
-    Store::builder(directory.to_str().unwrap())
+    Store::builder(directory.to_str().unwrap()).with_mode(Mode::Shared)
 }
 
 pub(crate) async fn alone(directory: &Path) -> Store {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use tidelog::{ErrorKind, SeriesAppend, SeriesExt, Store, TransactionId};
+use tidelog::{ErrorKind, Mode, SeriesAppend, SeriesExt, Store, TransactionId};
 use tidelog_testkit::{Cell, TestS3};
 use tokio::process::Command;
 
@@ -75,7 +75,8 @@ fn writer() {
     let Ok(store) = std::env::var(STORE) else { return };
     let writer: i64 = std::env::var(WRITER).unwrap().parse().unwrap();
     runtime().block_on(async {
-        let store = Store::builder(store).with_partitions(1).open().await.unwrap();
+        let store = Store::builder(store).with_mode(Mode::Shared).with_partitions(1);
+        let store = store.open().await.unwrap();
         for i in 0..appends() {
             let number = writer * 1_000 + i;
             let began = now();
@@ -111,7 +112,7 @@ struct Place {
 
 impl Place {
     async fn open_or_create(&self) -> Fallible<Store> {
-        let mut builder = Store::builder(&self.url).with_partitions(1);
+        let mut builder = Store::builder(&self.url).with_mode(Mode::Shared).with_partitions(1);
         for (name, value) in &self.environment {
             builder = builder.with_storage_option(name, value);
         }

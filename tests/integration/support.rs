@@ -138,12 +138,14 @@ impl Place {
         Self::Directory(tempfile::tempdir().unwrap())
     }
 
-    /// How to open a store here; `env` and `partitions` as the builder takes them.
+    /// How to open a store here, for more than one handle; `env` and `partitions` as the builder
+    /// takes them.
     pub(crate) fn builder(&self, env: &Env, partitions: usize) -> StoreBuilder {
         match self {
             Self::Memory(store) => Store::builder("memory://").with_object_store(Arc::clone(store)),
             Self::Directory(directory) => Store::builder(directory.path().to_str().unwrap()),
         }
+        .with_mode(Mode::Shared)
         .with_env(env.clone())
         .with_partitions(partitions)
     }

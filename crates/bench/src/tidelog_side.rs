@@ -18,11 +18,13 @@ pub(crate) struct Tidelog {
 
 impl Tidelog {
     pub(crate) async fn open_or_create(folder: &Path) -> Result<Self> {
-        Ok(Self::of(Store::open_or_create(text(folder)?).await?))
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Shared);
+        Ok(Self::of(builder.open_or_create().await?))
     }
 
     pub(crate) async fn open(folder: &Path) -> Result<Self> {
-        Ok(Self::of(Store::open(text(folder)?).await?))
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Shared);
+        Ok(Self::of(builder.open().await?))
     }
 
     /// A store that this process has for itself.

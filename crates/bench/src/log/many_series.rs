@@ -9,7 +9,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidelog::object_store::ObjectStore;
-use tidelog::{SeriesExt, Store, UpkeepMode};
+use tidelog::{Mode, SeriesExt, Store, UpkeepMode};
 use tidelog_storage::counting::Operation;
 use tidelog_storage::{CountingStore, DurableLocal};
 
@@ -114,7 +114,8 @@ async fn build(args: &ManySeriesArgs, common: &Common) -> Result<PathBuf> {
         return Ok(built.folder);
     }
     let place = built.folder.to_str().context("a folder that is not UTF-8")?;
-    let store = Store::builder(place).with_upkeep(UpkeepMode::OnRequest).open_or_create().await?;
+    let store = Store::builder(place).with_mode(Mode::Shared).with_upkeep(UpkeepMode::OnRequest);
+    let store = store.open_or_create().await?;
     let root = store.root();
     let mut sensors = Sensors::new(common.seed);
     let batches = (0..args.versions).map(|_| sensors.batch(1)).collect::<Result<Vec<_>>>()?;
