@@ -30,6 +30,8 @@ async fn main() -> Result<()> {
     println!("{}", tidelog::arrow::util::pretty::pretty_format_batches(&rows)?);
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
 
+    // All into files; from here on others may write.
+    store.close().await?;
     std::fs::remove_dir_all(&directory)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use tidelog::object_store::memory::InMemory;
 use tidelog::settings::{Origin, SETTINGS, check_file};
-use tidelog::{ErrorKind, Layers, Mode, SeriesExt, Store, WalDurability};
+use tidelog::{ErrorKind, Layers, Mode, SeriesExt, Store, StoreBuilder, WalDurability};
 use tidelog_storage::CountingStore;
 
 use crate::support::{Context, Fallible, property, runtime, same};
@@ -242,6 +242,36 @@ async fn files_that_cannot_be_meant_are_refused_and_the_store_is_not_opened() {
     let error = missing.open().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("no.toml"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_in_a_directory_is_one_writers_alone_unless_somebody_says_otherwise() {
+    let directory = TempDir::new().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let wal = directory.path().join("_wal");
+    let first = Store::create(place).await.unwrap();
+    let second = Store::open(place).await.unwrap();
+    assert_eq!(first.settings().mode, Mode::Exclusive);
+    assert!(!wal.exists(), "it is claimed at the first write");
+    append(&first, 1).await;
+    assert!(wal.exists() && first.tiers().is_some());
+    let refused = second.root().append_series_data(PATH, &one_row(), None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    first.close().await.unwrap();
+    append(&second, 1).await;
+    second.close().await.unwrap();
+    let mode =
+        async |builder: StoreBuilder| builder.open_or_create().await.unwrap().settings().mode;
+    assert_eq!(mode(Store::builder(format!("file://{place}"))).await, Mode::Exclusive);
+    assert_eq!(mode(Store::builder(place).with_mode(Mode::Shared)).await, Mode::Shared);
+    assert_eq!(mode(Store::builder("memory://")).await, Mode::Shared);
+    let given = Store::builder(place).with_object_store(Arc::new(InMemory::new()));
+    assert_eq!(mode(given).await, Mode::Shared);
+    write(directory.path(), TOML, "mode = \"shared\"");
+    assert_eq!(mode(Store::builder(place)).await, Mode::Shared);
+    let program = Store::builder(place).with_layers(Layers::new().with_default("mode", "shared"));
+    assert_eq!(mode(program.without_config_file()).await, Mode::Shared);
 }
 
 /// A store alone in its directory, whose file says `text`.

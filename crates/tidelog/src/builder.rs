@@ -81,7 +81,7 @@ impl StoreBuilder {
     /// then take themselves for another writer's. Default: opened from the location.
     pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
         self.object_store = Some(store);
-        self.layers = self.layers.without_own_file();
+        self.layers.of_given_store();
         self
     }
 
@@ -104,7 +104,9 @@ impl StoreBuilder {
 
     /// Says who may write to the store while the handle is open: any number of processes, or this
     /// handle alone, whose appends are durable by a write-ahead log, visible at once from memory, and
-    /// written to files soon after. Default: [`Mode::Shared`].
+    /// written to files soon after. Such a handle claims the store at its first write; [`Store::close`]
+    /// gives it back. Default: [`Mode::Exclusive`] for a store in a directory, [`Mode::Shared`] for
+    /// others.
     pub fn with_mode(mut self, mode: Mode) -> Self {
         self.engine.mode = mode;
         self.called("mode", |settings| settings.mode = mode)

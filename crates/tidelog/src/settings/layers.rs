@@ -160,6 +160,8 @@ pub struct Layers {
     program: Vec<Entry>,
     file: Option<PathBuf>,
     without_own_file: bool,
+    /// Whether the store is an object store that a program has made, whatever its location.
+    given_store: bool,
     environment: Vec<(String, Option<String>)>,
     set: Vec<Entry>,
     /// What was wrong with names given so far.
@@ -174,6 +176,7 @@ impl fmt::Debug for Layers {
             .field("program", &self.program)
             .field("file", &self.file)
             .field("without_own_file", &self.without_own_file)
+            .field("given_store", &self.given_store)
             .field("environment", &variables)
             .field("set", &self.set)
             .field("problems", &self.problems)
@@ -264,8 +267,17 @@ impl Layers {
         }
     }
 
+    /// The store is an object store that a program has made: no directory that has a file of its own.
+    pub(crate) fn of_given_store(&mut self) {
+        self.given_store = true;
+    }
+
     /// Puts what `self` has been told by calls above what `other` has.
     pub(crate) fn over(self, mut other: Self) -> Self {
+        other.file = self.file.or(other.file);
+        other.without_own_file |= self.without_own_file;
+        other.given_store |= self.given_store;
+        other.environment.extend(self.environment);
         other.set.extend(self.set);
         other.problems.extend(self.problems);
         other
@@ -292,7 +304,7 @@ impl Layers {
 
     /// The files that may be read for the store at `location`.
     pub(crate) fn files(&self, location: Option<&str>) -> Vec<PathBuf> {
-        match (self.named_file(), location.and_then(local_directory)) {
+        match (self.named_file(), self.directory(location)) {
             (Some(file), _) => vec![file],
             (None, Some(directory)) if !self.without_own_file => {
                 file::NAMES.iter().map(|name| directory.join(name)).collect()
@@ -312,18 +324,25 @@ impl Layers {
         let above =
             |of_file: &[Entry]| -> Vec<Entry> { [of_file, &environment, &self.set].concat() };
         let location = last(&above(&of_file), "store");
-        let directory = location.as_deref().and_then(local_directory);
-        if let (None, false, Some(directory)) = (&file, self.without_own_file, directory)
-            && let Some((own, lines)) = file::read_own(&directory).await?
+        let directory = self.directory(location.as_deref());
+        if let (None, false, Some(directory)) = (&file, self.without_own_file, &directory)
+            && let Some((own, lines)) = file::read_own(directory).await?
         {
             of_file = entries_of(&own, lines, &mut problems);
             refuse_location(&of_file, &mut problems);
             file = Some(own);
         }
-        let mut entries = self.program.clone();
+        let mut entries: Vec<Entry> =
+            directory.iter().filter_map(|_| mode_of_directory()).collect();
+        entries.extend(self.program.iter().cloned());
         entries.extend(preset_entries(&above(&of_file)));
         entries.extend(above(&of_file));
         merged(entries, file, problems)
+    }
+
+    /// The directory of the store at this location, if it is one in a directory.
+    fn directory(&self, location: Option<&str>) -> Option<PathBuf> {
+        location.filter(|_| !self.given_store).and_then(local_directory)
     }
 
     fn named_file(&self) -> Option<PathBuf> {
@@ -402,6 +421,11 @@ fn last(entries: &[Entry], name: &str) -> Option<String> {
 fn local_directory(location: &str) -> Option<PathBuf> {
     let location: Location = location.parse().ok()?;
     location.local_path().map(Path::to_owned)
+}
+
+/// Who writes to a store in a directory if nobody says so: there its write-ahead log has a place.
+fn mode_of_directory() -> Option<Entry> {
+    Some(Entry::text(table::find("mode")?, "exclusive", Origin::Default))
 }
 
 /// What the preset sets that is chosen, if it is one.

@@ -56,7 +56,8 @@ pub struct Settings {
     /// Where the store is: a directory or a URL. Default: none.
     #[serde(with = "Maybe::<Text>")]
     pub store: Option<String>,
-    /// Who may write while the store is open. Default: [`Mode::Shared`].
+    /// Who may write while the store is open. Default: [`Mode::Exclusive`] for a store in a directory,
+    /// [`Mode::Shared`] for others.
     pub mode: Mode,
     /// Where the write-ahead log of one writer alone lies, a directory on a local disk. Default:
     /// `_wal` beside the files of a store in a directory.
