@@ -312,3 +312,73 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidelog_core::memory::Share;
+
+    use super::*;
+
+    /// A budget of which 250 bytes are kept for hot rows, and 500 are the most for them.
+    fn shared() -> (Arc<Shared>, MemoryBudget) {
+        let budget = MemoryBudget::new(1000, |holder| match holder {
+            Holder::Hot => Share { floor: 250, ceiling: 500 },
+            _ => Share { floor: 0, ceiling: 1000 },
+        });
+        let options = TierOptions { bytes_max: u64::MAX, ..TierOptions::default() };
+        (Arc::new(Shared::new(options, Env::default(), &budget)), budget)
+    }
+
+    fn append(shared: &Shared, bytes: u64) {
+        shared.wait_for_room(bytes).unwrap();
+        let add = |hot: &mut HotState| {
+            hot.active.bytes += bytes;
+            hot.active.versions += 1;
+            hot.active.rows += 1;
+            Ok(())
+        };
+        shared.publish(0, add).unwrap();
+    }
+
+    #[test]
+    fn while_queries_run_hot_rows_keep_to_what_is_kept_for_them() {
+        let (shared, budget) = shared();
+        let mut queries = budget.account(Holder::Queries);
+        queries.try_set(700).unwrap();
+        append(&shared, 120);
+        assert!(shared.to_flush().is_none());
+        append(&shared, 120);
+        let sealed = shared.to_flush().expect("hardly any room is left");
+        let waiting = {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || append(&shared, 120))
+        };
+        while shared.counters.waits.load(Ordering::Relaxed) == 0 {
+            assert!(!waiting.is_finished(), "there is no room");
+            std::thread::yield_now();
+        }
+        assert_eq!(budget.usage().held_by(Holder::Hot), 240);
+        shared.flushed(&sealed);
+        waiting.join().unwrap();
+        let usage = budget.usage();
+        assert_eq!((usage.held_by(Holder::Hot), usage.peak()), (120, 940));
+    }
+
+    #[test]
+    fn without_queries_two_generations_have_room() {
+        let (shared, budget) = shared();
+        append(&shared, 240);
+        assert!(shared.to_flush().is_some(), "a generation is a quarter at most");
+        append(&shared, 240);
+        assert_eq!(budget.usage().held_by(Holder::Hot), 480);
+        assert_eq!(shared.counters.waits.load(Ordering::Relaxed), 0);
+    }
+
+    /// A group of appends that is more than all that hot rows may have goes alone.
+    #[test]
+    fn what_would_never_fit_does_not_wait_for_ever() {
+        let (shared, budget) = shared();
+        append(&shared, 800);
+        assert_eq!(budget.usage().held_by(Holder::Hot), 800);
+    }
+}
