@@ -318,6 +318,7 @@ mod tests {
     use tidelog_core::memory::Share;
 
     use super::*;
+    use crate::owner::TierLimits;
 
     /// A budget of which 250 bytes are kept for hot rows, and 500 are the most for them.
     fn shared() -> (Arc<Shared>, MemoryBudget) {
@@ -326,7 +327,8 @@ mod tests {
             _ => Share { floor: 0, ceiling: 1000 },
         });
         let options = TierOptions { bytes_max: u64::MAX, ..TierOptions::default() };
-        (Arc::new(Shared::new(options, Env::default(), &budget)), budget)
+        let limits = Arc::new(LiveLimits::new(TierLimits::from(&options)));
+        (Arc::new(Shared::new(options, limits, Env::default(), &budget)), budget)
     }
 
     fn append(shared: &Shared, bytes: u64) {
