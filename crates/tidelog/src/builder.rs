@@ -431,7 +431,8 @@ impl StoreBuilder {
     /// If there is no store or no log, its owner lives, or another writer has the store. If a series was
     /// removed, or its columns do not fit any more, nothing is brought in, and the error says what to do.
     pub async fn recover_wal(self, options: &RecoverOptions) -> Result<WalRecovery> {
-        let engine = self.engine_only().await?;
+        let (builder, _) = self.loaded().await?;
+        let engine = builder.engine_only().await?;
         Ok(recover_wal(&engine, options).await?)
     }
 
