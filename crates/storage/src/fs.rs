@@ -100,7 +100,8 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
 
 /// A file to whose end bytes are written.
 pub trait AppendFile: fmt::Debug + Send {
-    /// Writes `parts` one after the other at the end, in one call where the system can.
+    /// Writes `parts` one after the other behind what was appended before, or was there when the file was
+    /// opened, in one call where the system can.
     ///
     /// # Errors
     /// The operating system's; any prefix may have been written.
@@ -111,6 +112,13 @@ pub trait AppendFile: fmt::Debug + Send {
     /// # Errors
     /// The operating system's; any part may have been written.
     fn rewrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Writes so many zeros from `offset` on, the end of the file. The next append goes where it would have
+    /// gone, over them. What comes to lie within is synced for less than what makes a file longer.
+    ///
+    /// # Errors
+    /// The operating system's; any part of the zeros may have been written.
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()>;
 
     /// Makes bytes and length durable. After an error no later call tells whether the bytes written
     /// before it are durable, unless they are written again.
@@ -228,6 +236,8 @@ impl FileSystem for OsFileSystem {
     }
 }
 
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
 /// Not opened with `O_APPEND`, under which a positional write would go to the end.
 #[derive(Debug)]
 struct OsAppendFile(File);
@@ -251,6 +261,17 @@ impl AppendFile for OsAppendFile {
 
     fn rewrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset + bytes;
+        let mut at = offset;
+        while at < end {
+            let size = usize::try_from(end - at).map_or(ZEROS.len(), |rest| rest.min(ZEROS.len()));
+            self.0.write_all_at(&ZEROS[..size], at)?;
+            at += size as u64;
+        }
+        Ok(())
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
@@ -309,7 +330,10 @@ mod tests {
         file.append(&[]).unwrap();
         file.truncate(3).unwrap();
         file.rewrite(0, b"A").unwrap();
+        file.reserve(3, 100_000).unwrap();
         file.append(&parts(&["x"])).unwrap();
+        assert_eq!(OsFileSystem.open_read(&path).unwrap().length().unwrap(), 100_003);
+        file.truncate(4).unwrap();
         drop(file);
         let many: Vec<Bytes> = (0..5_000).map(|_| Bytes::from_static(b"0123456789")).collect();
         let mut file = OsFileSystem.open_append(&path).unwrap();

@@ -199,6 +199,10 @@ impl AppendFile for CrashFile {
         self.wire.around("rewrite", &self.path, || self.inner.rewrite(offset, bytes))
     }
 
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.wire.around("reserve", &self.path, || self.inner.reserve(offset, bytes))
+    }
+
     fn sync_data(&mut self) -> io::Result<()> {
         self.wire.around("sync", &self.path, || self.inner.sync_data())
     }

@@ -195,6 +195,13 @@ impl AppendFile for FaultFile {
         self.fuse.around(|| self.inner.rewrite(offset, bytes))
     }
 
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        if self.fuse.full.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(NO_SPACE));
+        }
+        self.fuse.around(|| self.inner.reserve(offset, bytes))
+    }
+
     fn sync_data(&mut self) -> io::Result<()> {
         self.fuse.sync(self.inner.as_mut())
     }

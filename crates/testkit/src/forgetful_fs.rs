@@ -79,6 +79,10 @@ impl AppendFile for ForgetfulFile {
         self.0.rewrite(offset, bytes)
     }
 
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(offset, bytes)
+    }
+
     fn sync_data(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -435,7 +435,8 @@ impl SimFileSystem {
     }
 
     fn handle(&self, inode: usize) -> SimFile {
-        SimFile { fs: self.clone(), inode }
+        let end = self.lock().inodes[inode].content.len();
+        SimFile { fs: self.clone(), inode, end }
     }
 }
 
@@ -643,19 +644,30 @@ impl FileSystem for SimFileSystem {
 struct SimFile {
     fs: SimFileSystem,
     inode: usize,
+    /// Where the next append goes.
+    end: usize,
 }
 
 impl AppendFile for SimFile {
     fn append(&mut self, parts: &[Bytes]) -> io::Result<()> {
         let (mut state, effect) = self.fs.call();
-        let offset = state.inodes[self.inode].content.len();
-        state.write_inode(self.inode, offset, joined(parts), effect)
+        let bytes = joined(parts);
+        let offset = self.end;
+        self.end += bytes.len();
+        state.write_inode(self.inode, offset, bytes, effect)
     }
 
     fn rewrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (mut state, effect) = self.fs.call();
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         state.write_inode(self.inode, offset, bytes.to_vec(), effect)
+    }
+
+    fn reserve(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        let (mut state, effect) = self.fs.call();
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let zeros = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        state.write_inode(self.inode, offset, zeros, effect)
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
@@ -668,6 +680,7 @@ impl AppendFile for SimFile {
         let mut state = self.fs.plain_call()?;
         state.changes += 1;
         state.inodes[self.inode].change(Change::Cut(length));
+        self.end = length;
         Ok(())
     }
 }

@@ -128,6 +128,22 @@ impl Frames {
         frames_behind(&mut self.window, self.offset, place)
     }
 
+    /// Whether there is nothing but zeros from here on to the end of the file: room that was made and never
+    /// used.
+    pub(crate) fn only_zeros_follow(&mut self) -> Result<bool, Error> {
+        let mut offset = self.offset;
+        loop {
+            let piece = self.window.piece(offset)?;
+            if piece.is_empty() {
+                return Ok(true);
+            }
+            if piece.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            offset += piece.len() as u64;
+        }
+    }
+
     /// Why a frame that is one does not belong here.
     fn misfit(&self, header: &FrameHeader) -> Option<String> {
         let (segment, next) = (self.segment, self.next_seq);

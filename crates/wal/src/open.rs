@@ -160,11 +160,13 @@ fn adopt(
     };
     let mut file = fs.open_append(&active.path).map_err(Error::io("opening", &active.path))?;
     if active.file_bytes > active.valid_bytes {
-        tracing::info!(
-            file = %active.path.display(),
-            bytes = active.file_bytes - active.valid_bytes,
-            "cutting off a torn tail"
-        );
+        if survey.ending != Ending::Clean {
+            tracing::info!(
+                file = %active.path.display(),
+                bytes = active.file_bytes - active.valid_bytes,
+                "cutting off a torn tail"
+            );
+        }
         file.truncate(active.valid_bytes).map_err(Error::io("cutting", &active.path))?;
         active.file_bytes = active.valid_bytes;
     }

@@ -119,7 +119,7 @@ pub struct SegmentReport {
 /// How the valid prefix of a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tail {
-    /// With the last byte.
+    /// With the last byte, or with room that was made for more.
     Clean,
     /// With something that was never synced; opening cuts it off.
     Torn(Damage),

@@ -57,7 +57,7 @@ impl Extent {
 /// How the valid prefix ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// With the last byte.
+    /// With the last byte, or with room that was made for more.
     Clean,
     /// With something that was never synced.
     Torn(Damage),
@@ -321,7 +321,8 @@ impl<'a> Surveyor<'a> {
 
     fn judge(&self, stop: Option<Stop>, later: &VecDeque<Candidate>) -> Result<Ending, Error> {
         let Some(mut stop) = stop else { return self.judge_beginning(later) };
-        if stop.found.is_none() && later.is_empty() {
+        // A segment's room is cut off before the next one is made.
+        if later.is_empty() && (stop.found.is_none() || stop.frames.only_zeros_follow()?) {
             return Ok(Ending::Clean);
         }
         let mut behind = Behind::default();

@@ -20,6 +20,8 @@ use crate::survey::Extent;
 
 /// Numbers that are skipped to leave room for more records than can ever be written.
 const SEQ_LIMIT: u64 = u64::MAX / 2;
+/// Room is made for groups of at most this part of it. Larger ones gain little, and all is written twice.
+const GROUPS_OF_RESERVE: u64 = 8;
 
 /// An open log. It holds the lock of its directory until it is dropped, which syncs nothing.
 #[derive(Debug)]
@@ -194,13 +196,14 @@ impl Wal {
             self.begin_segment(first_seq)?;
         }
         let (parts, chain) = self.frames(payloads);
+        self.reserve(bytes);
         if let Err(error) = self.file.append(&parts) {
             return Err(self.take_back(first_seq + payloads.len() as u64 - 1, error));
         }
         self.chain = chain;
         self.active.last_seq += payloads.len() as u64;
         self.active.valid_bytes += bytes;
-        self.active.file_bytes = self.active.valid_bytes;
+        self.active.file_bytes = self.active.file_bytes.max(self.active.valid_bytes);
         self.statistics.appends += 1;
         self.statistics.records += payloads.len() as u64;
         self.statistics.bytes += bytes;
@@ -221,13 +224,35 @@ impl Wal {
         if self.durable_seq == self.active.last_seq {
             return Ok(());
         }
+        self.sync_file()
+    }
+
+    fn sync_file(&mut self) -> Result<(), Error> {
         if let Err(error) = self.file.sync_data() {
             self.fail("syncing", &error);
-            return self.refuse_doubtful(self.active.last_seq);
+            self.refuse_doubtful(self.active.last_seq)?;
+            return self.refuse_failed();
         }
         self.statistics.syncs += 1;
         self.durable_seq = self.active.last_seq;
         Ok(())
+    }
+
+    /// Syncs what is not durable and cuts off the room that was made for more, for who writes nothing more
+    /// for a while.
+    ///
+    /// # Errors
+    /// As [`Wal::sync`]; [`Error::NotApplied`] if the room could not be cut off, which harms nothing.
+    pub fn trim(&mut self) -> Result<(), Error> {
+        if self.failure.is_some() || self.active.file_bytes == self.active.valid_bytes {
+            return self.sync();
+        }
+        if let Err(source) = self.file.truncate(self.active.valid_bytes) {
+            let file = self.active.path.clone();
+            return Err(Error::NotApplied { action: "cutting", file, source });
+        }
+        self.active.file_bytes = self.active.valid_bytes;
+        self.sync_file()
     }
 
     /// Begins a new segment if the active one has records, so that all of them can be released. Syncs
@@ -305,6 +330,22 @@ impl Wal {
         Ok(bytes)
     }
 
+    /// Makes room for a group of so many bytes and for those that follow it.
+    fn reserve(&mut self, bytes: u64) {
+        let (extent, room) = (&mut self.active, self.options.reserve_bytes);
+        let end = extent.valid_bytes + bytes;
+        if bytes > room / GROUPS_OF_RESERVE || end <= extent.file_bytes {
+            return;
+        }
+        let until = (extent.valid_bytes + room).min(self.options.segment_bytes).max(end);
+        let reserved = self.file.reserve(extent.file_bytes, until - extent.file_bytes);
+        if let Err(error) = reserved {
+            // The records decide whether there is room for them.
+            tracing::debug!(%error, file = %extent.path.display(), "no room was made in a segment");
+        }
+        extent.file_bytes = until;
+    }
+
     /// The frames, all headers in one allocation, and the hash of the last header.
     fn frames(&self, payloads: &[Payload]) -> (Vec<Bytes>, u64) {
         let (seed, mut chain, mut seq) = (seed_of(self.id), self.chain, self.next_seq());
@@ -341,6 +382,7 @@ impl Wal {
         match cut {
             Ok(()) => {
                 self.durable_seq = self.active.last_seq;
+                self.active.file_bytes = self.active.valid_bytes;
                 Error::NotApplied { action: "writing", file, source: error }
             }
             Err(cut) => {
@@ -355,8 +397,10 @@ impl Wal {
 
     /// Syncs the active segment, seals it and goes on in a new one.
     fn begin_segment(&mut self, first_seq: u64) -> Result<(), Error> {
-        if self.sync().is_err() {
-            return self.refuse_failed();
+        match self.trim() {
+            Err(error @ Error::NotApplied { .. }) => return Err(error),
+            Err(_) => return self.refuse_failed(),
+            Ok(()) => {}
         }
         let number = self.active.number + 1;
         let path = segment_path(&self.directory, number);

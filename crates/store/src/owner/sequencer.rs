@@ -188,7 +188,7 @@ impl Sequencer {
             }
         }
         // What is only written is made durable; what fails here is told at the next opening.
-        if let Err(error) = self.wal.sync() {
+        if let Err(error) = self.wal.trim() {
             tracing::warn!(%error, "the write-ahead log was closed without a sync");
         }
     }

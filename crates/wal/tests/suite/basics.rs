@@ -147,6 +147,44 @@ fn a_torn_tail_of_a_real_file_is_cut_off() {
 }
 
 #[test]
+fn room_is_made_for_small_groups_and_cut_off_before_the_next_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let length = |number: u64| {
+        let path = dir.path().join(format!("{number:020}.wal"));
+        std::fs::metadata(path).unwrap().len()
+    };
+    let options = WalOptions::default().with_reserve_bytes(8_000).with_segment_bytes(20_000);
+    let mut wal = Wal::open(os(), dir.path(), &Env::default(), options).unwrap();
+    let mut expected = Vec::new();
+    let mut append = |wal: &mut Wal, text: String| {
+        let appended = wal.append(&[payload(&text)]).unwrap();
+        wal.sync().unwrap();
+        expected.push((appended.last_seq, text));
+    };
+    append(&mut wal, "first".to_owned());
+    let made = length(1);
+    assert!(made > 8_000, "{made}");
+    append(&mut wal, "second".to_owned());
+    assert_eq!(length(1), made, "it lies within");
+    // A large group goes over the room and beyond, and makes none.
+    append(&mut wal, "x".repeat(9_000));
+    assert_eq!(length(1), wal.bytes());
+    append(&mut wal, "third".to_owned());
+    assert!(length(1) > wal.bytes());
+    let first = wal.bytes();
+    wal.rotate().unwrap();
+    assert_eq!(length(1), first);
+    append(&mut wal, "fourth".to_owned());
+    wal.trim().unwrap();
+    assert_eq!(length(1) + length(2), wal.bytes());
+    append(&mut wal, "fifth".to_owned());
+    assert_eq!(texts(read(os(), dir.path()).unwrap().records(0, &WalOptions::default())), expected);
+    drop(wal);
+    let wal = open(dir.path(), 1000).unwrap();
+    assert_eq!((texts(wal.records(0)), length(2)), (expected, wal.bytes() - first));
+}
+
+#[test]
 fn opening_a_log_with_nothing_to_recover_takes_few_calls() {
     let fs = SimFileSystem::new();
     let calls = |work: &dyn Fn()| {

@@ -7,9 +7,14 @@ use tidelog_testkit::{SimEffect, SimFault, SimFileSystem};
 use tidelog_wal::{Error, Tail, Wal, inspect, read, repair};
 
 use crate::script::{Driver, Ledger, Step, fixed};
-use crate::support::{Rows, bytes_of, open, payload_of, root, rows, segment, shared, test_env};
+use crate::support::{
+    Rows, Shape, bytes_of, open, payload_of, root, rows, segment, shared, test_env,
+};
 
 const SEGMENT_BYTES: u64 = 1_500;
+const PLAIN: Shape = Shape { segment_bytes: SEGMENT_BYTES, reserve_bytes: 0 };
+/// Room is made for groups of one short record.
+const RESERVING: Shape = Shape { segment_bytes: SEGMENT_BYTES, reserve_bytes: 1_000 };
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -45,9 +50,9 @@ fn at_each_call<T>(
 }
 
 /// Opens what a power cut has left, and checks it; then that the log goes on from there.
-fn check_recovery(disk: &SimFileSystem, ledger: &Ledger) -> Result<(), String> {
+fn check_recovery(disk: &SimFileSystem, shape: Shape, ledger: &Ledger) -> Result<(), String> {
     let read_only = read(shared(disk), root()).map(|reading| reading.last_seq());
-    let mut wal = open(disk, SEGMENT_BYTES).map_err(|error| format!("does not open: {error}"))?;
+    let mut wal = open(disk, shape).map_err(|error| format!("does not open: {error}"))?;
     let found = rows(&wal).map_err(|error| error.to_string())?;
     ledger.check(&found, wal.next_seq())?;
     match read_only {
@@ -60,18 +65,18 @@ fn check_recovery(disk: &SimFileSystem, ledger: &Ledger) -> Result<(), String> {
     let appended = wal.append(&[payload_of(u64::MAX, 33)]).and_then(|_| wal.sync());
     appended.map_err(|error| format!("does not go on: {error}"))?;
     drop(wal);
-    let mut wal = reopen(disk, &expected)?;
+    let mut wal = reopen(disk, shape, &expected)?;
     // Nothing that was taken out of the log comes back when its oldest segments go.
     let released = wal.rotate().and_then(|()| wal.release(u64::MAX));
     released.map_err(|error| format!("does not release: {error}"))?;
     let next = wal.next_seq();
     drop(wal);
-    let wal = reopen(disk, &Rows::new())?;
+    let wal = reopen(disk, shape, &Rows::new())?;
     if wal.next_seq() == next { Ok(()) } else { Err("numbers that begin again".to_owned()) }
 }
 
-fn reopen(disk: &SimFileSystem, expected: &Rows) -> Result<Wal, String> {
-    let wal = open(disk, SEGMENT_BYTES).map_err(|error| format!("again: {error}"))?;
+fn reopen(disk: &SimFileSystem, shape: Shape, expected: &Rows) -> Result<Wal, String> {
+    let wal = open(disk, shape).map_err(|error| format!("again: {error}"))?;
     let found = rows(&wal).map_err(|error| error.to_string())?;
     if found == *expected { Ok(wal) } else { Err("another log when opened again".to_owned()) }
 }
@@ -79,10 +84,11 @@ fn reopen(disk: &SimFileSystem, expected: &Rows) -> Result<Wal, String> {
 /// Cuts the power at each call of recovering `disk`, and after it.
 fn check_second_crash(
     disk: &SimFileSystem,
+    shape: Shape,
     ledger: &Ledger,
     counts: &mut Counts,
 ) -> Result<(), String> {
-    let recover = |disk: &SimFileSystem| match open(disk, SEGMENT_BYTES) {
+    let recover = |disk: &SimFileSystem| match open(disk, shape) {
         Ok(wal) => {
             let settled = rows(&wal).ok().map(|found| ledger.settled(found, wal.next_seq()));
             let done = settled.is_some();
@@ -94,24 +100,24 @@ fn check_second_crash(
         for after in disk.crash_states() {
             counts.second += 1;
             // What an opened log has shown is there to stay.
-            check_recovery(&after, settled.as_ref().unwrap_or(ledger))?;
+            check_recovery(&after, shape, settled.as_ref().unwrap_or(ledger))?;
         }
         Ok(())
     })
 }
 
-fn check_script(fs: &SimFileSystem, steps: &[Step]) -> Result<Counts, String> {
+fn check_script(fs: &SimFileSystem, shape: Shape, steps: &[Step]) -> Result<Counts, String> {
     let mut counts = Counts::default();
     let run = |disk: &SimFileSystem| {
-        let mut driver = Driver::new(disk.clone(), SEGMENT_BYTES);
+        let mut driver = Driver::new(disk.clone(), shape);
         let went_through = driver.run(steps).is_ok();
         (driver.ledger.clone(), went_through)
     };
     at_each_call(fs, run, |disk, ledger| {
         for after in disk.crash_states() {
-            check_second_crash(&after, &ledger, &mut counts)?;
+            check_second_crash(&after, shape, &ledger, &mut counts)?;
             counts.first += 1;
-            check_recovery(&after, &ledger)
+            check_recovery(&after, shape, &ledger)
                 .map_err(|wrong| format!("{wrong}, in state {}", counts.first))?;
         }
         Ok(())
@@ -122,9 +128,11 @@ fn check_script(fs: &SimFileSystem, steps: &[Step]) -> Result<Counts, String> {
 #[test]
 fn what_is_acknowledged_survives_every_crash_and_a_second_one() {
     let started = Instant::now();
-    let counts = check_script(&SimFileSystem::new(), &fixed()).unwrap();
-    println!("crashes: {counts:?} in {:?}", started.elapsed());
-    assert!(counts.first > 800 && counts.second > 10_000, "{counts:?}");
+    for shape in [PLAIN, RESERVING] {
+        let counts = check_script(&SimFileSystem::new(), shape, &fixed()).unwrap();
+        println!("crashes: {shape:?} {counts:?} in {:?}", started.elapsed());
+        assert!(counts.first > 800 && counts.second > 10_000, "{counts:?}");
+    }
 }
 
 /// A test of the test.
@@ -132,8 +140,10 @@ fn what_is_acknowledged_survives_every_crash_and_a_second_one() {
 fn a_disk_that_ignores_syncs_is_caught() {
     let fs = SimFileSystem::new();
     fs.ignore_syncs();
-    let wrong = check_script(&fs, &fixed()).unwrap_err();
-    assert!(wrong.contains("acknowledged") || wrong.contains("does not open"), "{wrong}");
+    for shape in [PLAIN, RESERVING] {
+        let wrong = check_script(&fs, shape, &fixed()).unwrap_err();
+        assert!(wrong.contains("acknowledged") || wrong.contains("does not open"), "{wrong}");
+    }
 }
 
 /// A log of four segments, the second of which has a flipped bit.
@@ -195,12 +205,12 @@ fn a_repair_cut_short_leaves_the_damage_or_a_whole_log() {
                     for after in disk.crash_states() {
                         counts.2 += 1;
                         repair(&after, root(), &test_env()).map_err(|error| error.to_string())?;
-                        check_recovery(&after, &ledger)?;
+                        check_recovery(&after, PLAIN, &ledger)?;
                     }
                     Ok(())
                 })?;
             } else {
-                check_recovery(&after, &ledger)?;
+                check_recovery(&after, PLAIN, &ledger)?;
             }
         }
         Ok(())

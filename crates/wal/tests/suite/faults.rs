@@ -7,9 +7,10 @@ use tidelog_testkit::{SimEffect, SimFault, SimFileSystem};
 use tidelog_wal::{Error, Wal};
 
 use crate::script::{Driver, Step, fixed};
-use crate::support::{open, payload_of, rows};
+use crate::support::{Shape, open, payload_of, rows};
 
 const SEGMENT_BYTES: u64 = 1_500;
+const RESERVING: Shape = Shape { segment_bytes: SEGMENT_BYTES, reserve_bytes: 1_000 };
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 /// Steps that fail before the disk is mended.
@@ -41,10 +42,10 @@ fn assert_failed_for_good(wal: &mut Wal) {
 
 /// Goes through the script as the store does: what was refused is left out, and a log that has failed
 /// is opened again once the disk is mended.
-fn run(fault: SimFault, counts: &mut Counts) -> Driver {
+fn run(fault: SimFault, shape: Shape, counts: &mut Counts) -> Driver {
     let fs = SimFileSystem::new();
     fs.set_fault(Some(fault));
-    let mut driver = Driver::new(fs.clone(), SEGMENT_BYTES);
+    let mut driver = Driver::new(fs.clone(), shape);
     let mut errors = 0;
     for step in fixed() {
         let Err(error) = driver.step(&step) else { continue };
@@ -71,14 +72,14 @@ fn run(fault: SimFault, counts: &mut Counts) -> Driver {
 fn check_crashes(driver: &Driver, counts: &mut Counts) {
     for after in driver.fs.crash_states() {
         counts.states += 1;
-        let wal = open(&after, SEGMENT_BYTES).unwrap();
+        let wal = open(&after, driver.shape).unwrap();
         let checked = driver.ledger.check(&rows(&wal).unwrap(), wal.next_seq());
         checked.unwrap_or_else(|wrong| panic!("after a crash: {wrong}"));
     }
 }
 
-fn check(fault: SimFault, counts: &mut Counts) {
-    let mut driver = run(fault, counts);
+fn check(fault: SimFault, shape: Shape, counts: &mut Counts) {
+    let mut driver = run(fault, shape, counts);
     counts.cases += 1;
     check_crashes(&driver, counts);
     // Opening checks what is there, and from then on that counts as acknowledged.
@@ -91,14 +92,24 @@ fn check(fault: SimFault, counts: &mut Counts) {
 
 #[test]
 fn no_failing_call_loses_what_was_acknowledged() {
+    fail_each_call(SEGMENT_BYTES.into());
+}
+
+#[test]
+fn nor_where_room_is_made_ahead() {
+    fail_each_call(RESERVING);
+}
+
+fn fail_each_call(shape: Shape) {
     let started = Instant::now();
     let fs = SimFileSystem::new();
-    Driver::new(fs.clone(), SEGMENT_BYTES).run(&fixed()).unwrap();
+    Driver::new(fs.clone(), shape).run(&fixed()).unwrap();
     let mut counts = Counts::default();
     for at in 0..fs.calls() {
         for for_good in [false, true] {
             for number in [EIO, ENOSPC] {
-                check(SimFault { at, for_good, effect: SimEffect::Error(number) }, &mut counts);
+                let fault = SimFault { at, for_good, effect: SimEffect::Error(number) };
+                check(fault, shape, &mut counts);
             }
         }
     }

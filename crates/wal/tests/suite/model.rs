@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tidelog_testkit::{SimEffect, SimFault, SimFileSystem};
 
 use crate::script::{Driver, Step};
+use crate::support::Shape;
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -89,8 +90,10 @@ proptest! {
     fn a_log_is_a_list_that_survives(
         actions in vec(action(), 1..60),
         segment_bytes in prop_oneof![Just(1_u64), 200..4_000_u64, Just(1 << 20)],
+        reserve_bytes in prop_oneof![Just(0_u64), 600..10_000_u64],
     ) {
-        let mut driver = Driver::new(SimFileSystem::new(), segment_bytes);
+        let shape = Shape { segment_bytes, reserve_bytes };
+        let mut driver = Driver::new(SimFileSystem::new(), shape);
         for action in actions {
             act(&mut driver, action);
         }

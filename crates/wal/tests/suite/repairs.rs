@@ -127,6 +127,9 @@ fn what_needs_no_repair_is_left_alone() {
     assert_eq!(repair(&fs, root(), &test_env()).unwrap().damage, None);
     let mut torn = fs.file(&segment(6)).unwrap();
     torn.extend([0; 300]);
+    fs.put_file(&segment(6), torn.clone());
+    assert_eq!(inspect(&fs, root()).unwrap().tail, Tail::Clean, "room that was made for more");
+    torn.extend([1; 300]);
     fs.put_file(&segment(6), torn);
     assert!(matches!(inspect(&fs, root()).unwrap().tail, Tail::Torn(_)));
     assert_eq!(repair(&fs, root(), &test_env()).unwrap().damage, None);

@@ -3,7 +3,7 @@
 use tidelog_testkit::SimFileSystem;
 use tidelog_wal::{Error, Payload, Wal};
 
-use crate::support::{Rows, bytes_of, open, payload_of, rows};
+use crate::support::{Rows, Shape, bytes_of, open, payload_of, rows};
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -82,15 +82,15 @@ fn say(rows: &[(u64, Vec<u8>)]) -> String {
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) fs: SimFileSystem,
-    pub(crate) segment_bytes: u64,
+    pub(crate) shape: Shape,
     pub(crate) wal: Option<Wal>,
     pub(crate) ledger: Ledger,
     pub(crate) tag: u64,
 }
 
 impl Driver {
-    pub(crate) fn new(fs: SimFileSystem, segment_bytes: u64) -> Self {
-        Self { fs, segment_bytes, wal: None, ledger: Ledger::default(), tag: 0 }
+    pub(crate) fn new(fs: SimFileSystem, shape: impl Into<Shape>) -> Self {
+        Self { fs, shape: shape.into(), wal: None, ledger: Ledger::default(), tag: 0 }
     }
 
     /// Opens the log and goes through the steps to the first error.
@@ -114,7 +114,7 @@ impl Driver {
 
     /// Opens the log; an error if what is there is not what must be.
     fn reopen(&mut self) -> Result<Wal, Error> {
-        let wal = open(&self.fs, self.segment_bytes)?;
+        let wal = open(&self.fs, self.shape)?;
         let found = rows(&wal)?;
         let checked = self.ledger.check(&found, wal.next_seq());
         checked.unwrap_or_else(|wrong| panic!("{wrong}"));

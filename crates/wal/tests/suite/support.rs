@@ -29,8 +29,23 @@ pub(crate) fn test_env() -> Env {
     env::env(&Arc::new(SimClock::at(1_700_000_000_000_000)), 7)
 }
 
-pub(crate) fn open(fs: &SimFileSystem, segment_bytes: u64) -> Result<Wal, Error> {
+/// Settings of a log; of a number alone, one that makes no room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) segment_bytes: u64,
+    pub(crate) reserve_bytes: u64,
+}
+
+impl From<u64> for Shape {
+    fn from(segment_bytes: u64) -> Self {
+        Self { segment_bytes, reserve_bytes: 0 }
+    }
+}
+
+pub(crate) fn open(fs: &SimFileSystem, shape: impl Into<Shape>) -> Result<Wal, Error> {
+    let Shape { segment_bytes, reserve_bytes } = shape.into();
     let options = WalOptions::default().with_segment_bytes(segment_bytes);
+    let options = options.with_reserve_bytes(reserve_bytes);
     Wal::open(shared(fs), root(), &test_env(), options)
 }
 
