@@ -3,6 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use tidelog_core::{Holder, MemoryBudget};
+
 use super::TierOptions;
 
 /// When rows in memory are written to files.
@@ -17,6 +19,14 @@ pub struct TierLimits {
     pub age_max: Duration,
     /// Bytes of the write-ahead log beyond which a generation is written to files.
     pub wal_bytes_max: u64,
+}
+
+impl TierLimits {
+    /// The same, with generations of which two are within the memory budget.
+    pub(crate) fn within(self, budget: &MemoryBudget) -> Self {
+        let bytes_max = self.bytes_max.min(budget.share(Holder::Hot).ceiling / 2);
+        Self { bytes_max, ..self }
+    }
 }
 
 impl From<&TierOptions> for TierLimits {

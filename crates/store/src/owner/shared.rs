@@ -182,13 +182,13 @@ impl Shared {
 
     fn is_full(&self, generation: &Generation, share: f64) -> bool {
         let beyond = |value: u64, max: u64| value as f64 >= max as f64 * share;
-        let limits = self.limits.get();
-        beyond(generation.rows, limits.rows_max) || beyond(generation.bytes, self.bytes_max())
+        let limits = self.limits.get().within(&self.budget);
+        beyond(generation.rows, limits.rows_max) || beyond(generation.bytes, limits.bytes_max)
     }
 
     /// How many bytes a generation may take: two of them are within the budget.
     pub(crate) fn bytes_max(&self) -> u64 {
-        self.limits.get().bytes_max.min(self.budget.share(Holder::Hot).ceiling / 2)
+        self.limits.get().within(&self.budget).bytes_max
     }
 
     /// How much memory the hot rows may take now. While queries run that is what is kept for them:

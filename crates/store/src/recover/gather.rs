@@ -1,4 +1,4 @@
-//! Records of a write-ahead log, taken apart into versions.
+//! Records of a write-ahead log, taken apart into versions, as many at a time as a generation in memory holds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,14 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::compute::kernels::cmp::eq;
 use arrow::datatypes::{Int64Type, SchemaRef};
-use tidelog_core::{NodeId, TransactionId, TreePath, Version};
+use tidelog_core::memory::Account;
+use tidelog_core::{Holder, NodeId, TransactionId, TreePath, Version};
 use tidelog_oplog::SeriesOptions;
 use tidelog_wal::{Record, Records};
 
+use crate::engine::Engine;
 use crate::error::Error;
-use crate::owner::{SeriesRecord, TierOptions, decode_record};
+use crate::owner::{SeriesRecord, TierLimits, decode_record};
 
 /// How the log was to say that a series has its columns.
 pub(super) type Made = (SchemaRef, Arc<SeriesOptions>);
@@ -32,31 +34,54 @@ pub(super) struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub(super) pieces: Vec<Piece>,
-    /// Series that the records make, or give their columns.
-    pub(super) made: HashMap<NodeId, Made>,
     pub(super) records: u64,
     pub(super) last_seq: u64,
+    /// Series that the records make, or give their columns.
+    made: HashMap<NodeId, Made>,
     rows: u64,
     bytes: u64,
 }
 
-/// Takes the next records, within the limits of a generation; `None` if there are no more.
-pub(super) async fn next(
-    mut records: Records,
-    options: &TierOptions,
-) -> Result<(Option<Chunk>, Records), Error> {
-    let (rows_max, bytes_max) = (options.rows_max, options.bytes_max);
-    let gathered = tokio::task::spawn_blocking(move || {
-        let mut chunk = Chunk::default();
-        for record in records.by_ref() {
-            chunk.add(record?)?;
-            if chunk.rows >= rows_max || chunk.bytes >= bytes_max {
-                break;
-            }
+/// All records of a log that the store's log does not cover, chunk by chunk.
+pub(super) struct Chunks {
+    /// `None` while they are read, and after an error.
+    records: Option<Records>,
+    limits: TierLimits,
+    /// What the newest chunk takes of the memory budget.
+    memory: Account,
+    /// Series that the records so far make, or give their columns.
+    pub(super) made: HashMap<NodeId, Made>,
+}
+
+impl Chunks {
+    pub(super) fn new(engine: &Engine, records: Records) -> Self {
+        let limits = engine.tier_limits().within(engine.memory());
+        let memory = engine.memory().account(Holder::Hot);
+        Self { records: Some(records), limits, memory, made: HashMap::new() }
+    }
+
+    /// The next records, within the limits of a generation; `None` if there are no more.
+    pub(super) async fn next(&mut self) -> Result<Option<Chunk>, Error> {
+        let Some(records) = self.records.take() else { return Ok(None) };
+        let limits = self.limits;
+        let gathered = tokio::task::spawn_blocking(move || gather(records, &limits));
+        let (chunk, rest) = gathered.await.map_err(|_| Error::Closed)??;
+        self.records = Some(rest);
+        self.memory.set(chunk.bytes);
+        self.made.extend(chunk.made.clone());
+        Ok((chunk.records > 0).then_some(chunk))
+    }
+}
+
+fn gather(mut records: Records, limits: &TierLimits) -> Result<(Chunk, Records), Error> {
+    let mut chunk = Chunk::default();
+    for record in records.by_ref() {
+        chunk.add(record?)?;
+        if chunk.rows >= limits.rows_max || chunk.bytes >= limits.bytes_max {
+            break;
         }
-        Ok::<_, Error>(((chunk.records > 0).then_some(chunk), records))
-    });
-    gathered.await.map_err(|_| Error::Closed)?
+    }
+    Ok((chunk, records))
 }
 
 impl Chunk {
@@ -69,11 +94,11 @@ impl Chunk {
         }
         for (series, batch) in recovered.series {
             self.rows += batch.num_rows() as u64;
+            self.bytes += batch.get_array_memory_size() as u64;
             self.pieces.extend(pieces_of(record.seq, series, &batch)?);
         }
         self.records += 1;
         self.last_seq = record.seq;
-        self.bytes += record.payload.len() as u64;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ mod destination;
 mod gather;
 mod report;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use tidelog_oplog::Snapshot;
 use tidelog_wal::{Records, Wal};
 
 use self::destination::{Destination, Destinations};
-use self::gather::{Chunk, Made, Piece};
+use self::gather::{Chunk, Chunks, Made, Piece};
 use self::report::Tally;
 use crate::commit::{Recovery, Rejected, SeriesAppend, Work};
 use crate::encode::encode;
@@ -74,7 +74,7 @@ struct Settled {
     arrivals: BTreeMap<TreePath, Arrival>,
     /// Versions that are there already, under the numbers beside them.
     known: Vec<(Piece, TreePath, Version)>,
-    conflicts: Vec<String>,
+    conflicts: BTreeSet<String>,
 }
 
 /// Brings in the records that the write-ahead log of `engine`'s options holds and the store's log does
@@ -91,16 +91,14 @@ pub async fn recover_wal(engine: &Engine, options: &RecoverOptions) -> Result<Wa
     if snapshot.epoch().is_some_and(|epoch| epoch.wal == log.id) {
         return recover.of_dead_owner(log, &snapshot).await;
     }
-    recover.refuse_conflicts(&log, &snapshot).await?;
-    let mut tally = Tally::default();
-    if options.dry_run {
-        recover.walk(&log, &mut tally).await?;
-    } else {
+    // All is looked at first, so that nothing is brought in if something cannot be.
+    let mut tally = recover.survey(&log, &snapshot).await?;
+    if !options.dry_run {
         if !engine.free().await? {
             let epoch = snapshot.epoch().map(ToString::to_string).unwrap_or_default();
             return Err(Error::Claimed { epoch });
         }
-        recover.commit_all(&log, &mut tally).await?;
+        tally = recover.commit_all(&log).await?;
     }
     let report = tally.report(&log.directory, log.id, options.dry_run);
     let taken_over = snapshot.taken_over(log.id).cloned();
@@ -172,16 +170,12 @@ impl Recover<'_> {
     /// The claim stands and its owner is dead: the rows keep their numbers.
     async fn of_dead_owner(&self, log: OpenLog, snapshot: &Snapshot) -> Result<WalRecovery, Error> {
         let mut tally = Tally::default();
-        let mut records = log.records(snapshot.covered(self.wal)).await?;
-        loop {
-            let (chunk, rest) = gather::next(records, &log.options).await?;
-            let Some(chunk) = chunk else { break };
-            records = rest;
+        let records = log.records(snapshot.covered(self.wal)).await?;
+        let mut chunks = Chunks::new(self.engine, records);
+        while let Some(chunk) = chunks.next().await? {
             tally.records += chunk.records;
-            chunk
-                .pieces
-                .iter()
-                .for_each(|piece| tally.add(piece, &piece.path, Some(piece.version)));
+            let pieces = chunk.pieces.iter();
+            pieces.for_each(|piece| tally.add(piece, &piece.path, Some(piece.version)));
         }
         let report = tally.report(&log.directory, self.wal, self.options.dry_run);
         // Whoever ends the claim needs the lock.
@@ -193,60 +187,41 @@ impl Recover<'_> {
         Ok(report)
     }
 
-    /// Looks at all records, so that nothing is brought in if something cannot be.
-    async fn refuse_conflicts(&self, log: &OpenLog, snapshot: &Snapshot) -> Result<(), Error> {
-        let mut conflicts = Vec::new();
-        let mut made = HashMap::new();
-        let mut records = log.records(snapshot.covered(self.wal)).await?;
-        loop {
-            let (chunk, rest) = gather::next(records, &log.options).await?;
-            let Some(chunk) = chunk else { break };
-            records = rest;
-            made.extend(chunk.made.clone());
-            let settled = self.settle(&chunk, snapshot, &made).await?;
-            conflicts.extend(settled.conflicts);
-        }
-        conflicts.sort();
-        conflicts.dedup();
-        match conflicts.is_empty() {
-            true => Ok(()),
-            false => {
-                Err(Error::NoPlace { wal: self.wal.to_string(), conflicts: conflicts.join("; ") })
-            }
-        }
-    }
-
-    /// Tells what would be brought in.
-    async fn walk(&self, log: &OpenLog, tally: &mut Tally) -> Result<(), Error> {
-        let snapshot = self.engine.log().snapshot();
-        let mut made = HashMap::new();
-        let mut records = log.records(snapshot.covered(self.wal)).await?;
-        loop {
-            let (chunk, rest) = gather::next(records, &log.options).await?;
-            let Some(chunk) = chunk else { return Ok(()) };
-            records = rest;
-            made.extend(chunk.made.clone());
-            let settled = self.settle(&chunk, &snapshot, &made).await?;
+    /// Tells what would be brought in; an error if something cannot be.
+    async fn survey(&self, log: &OpenLog, snapshot: &Snapshot) -> Result<Tally, Error> {
+        let (mut tally, mut conflicts) = (Tally::default(), BTreeSet::new());
+        let records = log.records(snapshot.covered(self.wal)).await?;
+        let mut chunks = Chunks::new(self.engine, records);
+        while let Some(chunk) = chunks.next().await? {
+            let settled = self.settle(&chunk, snapshot, &chunks.made).await?;
             tally.records += chunk.records;
             for (path, arrival) in settled.arrivals {
                 arrival.pieces.iter().for_each(|piece| tally.add(piece, &path, None));
             }
             settled.known.iter().for_each(|(piece, path, at)| tally.add_known(piece, path, *at));
+            conflicts.extend(settled.conflicts);
         }
+        self.refuse(conflicts)?;
+        Ok(tally)
     }
 
-    async fn commit_all(&self, log: &OpenLog, tally: &mut Tally) -> Result<(), Error> {
-        let covered = self.engine.log().refresh().await?.covered(self.wal);
-        let mut made = HashMap::new();
-        let mut records = log.records(covered).await?;
-        loop {
-            let (chunk, rest) = gather::next(records, &log.options).await?;
-            let Some(chunk) = chunk else { return Ok(()) };
-            records = rest;
-            made.extend(chunk.made.clone());
-            tally.records += chunk.records;
-            self.commit(&chunk, &made, tally).await?;
+    fn refuse(&self, conflicts: BTreeSet<String>) -> Result<(), Error> {
+        if conflicts.is_empty() {
+            return Ok(());
         }
+        let conflicts = Vec::from_iter(conflicts).join("; ");
+        Err(Error::NoPlace { wal: self.wal.to_string(), conflicts })
+    }
+
+    async fn commit_all(&self, log: &OpenLog) -> Result<Tally, Error> {
+        let covered = self.engine.log().refresh().await?.covered(self.wal);
+        let mut tally = Tally::default();
+        let mut chunks = Chunks::new(self.engine, log.records(covered).await?);
+        while let Some(chunk) = chunks.next().await? {
+            tally.records += chunk.records;
+            self.commit(&chunk, &chunks.made, &mut tally).await?;
+        }
+        Ok(tally)
     }
 
     /// Commits one chunk, unless somebody else has.
@@ -260,10 +235,7 @@ impl Recover<'_> {
             let snapshot = self.engine.log().refresh().await?;
             let after = snapshot.covered(self.wal);
             let settled = self.settle(chunk, &snapshot, made).await?;
-            if !settled.conflicts.is_empty() {
-                let conflicts = settled.conflicts.join("; ");
-                return Err(Error::NoPlace { wal: self.wal.to_string(), conflicts });
-            }
+            self.refuse(settled.conflicts)?;
             let mut appends = Vec::with_capacity(settled.arrivals.len());
             for (path, arrival) in &settled.arrivals {
                 appends.push(self.prepared(path, arrival).await?);
@@ -298,12 +270,12 @@ impl Recover<'_> {
         let destinations =
             Destinations { snapshot, made, to: &self.options.to, env: self.engine.env() };
         let mut settled =
-            Settled { arrivals: BTreeMap::new(), known: Vec::new(), conflicts: Vec::new() };
+            Settled { arrivals: BTreeMap::new(), known: Vec::new(), conflicts: BTreeSet::new() };
         for piece in &chunk.pieces {
             let (path, destination) = match destinations.of(piece.node, &piece.path) {
                 Ok(found) => found,
                 Err(conflict) => {
-                    settled.conflicts.push(conflict);
+                    settled.conflicts.insert(conflict);
                     continue;
                 }
             };
@@ -318,7 +290,9 @@ impl Recover<'_> {
                     let empty = || Arrival { destination, pieces: Vec::new() };
                     settled.arrivals.entry(path).or_insert_with(empty).pieces.push(piece);
                 }
-                Err(error) => settled.conflicts.push(error.to_string()),
+                Err(error) => {
+                    settled.conflicts.insert(error.to_string());
+                }
             }
         }
         Ok(settled)
