@@ -660,3 +660,32 @@ fn a_refusal_of_a_second_try_says_nothing_of_the_first() {
         assert_eq!(found_in(&open(&bare).await.unwrap()).await.unwrap().len(), 1);
     });
 }
+
+/// Opening asks for commits ahead of the newest. That one of those requests fails says nothing of the store;
+/// that one before it fails, does.
+#[test]
+fn requests_behind_the_newest_commit_may_fail_while_a_store_is_opened() {
+    paused().block_on(async {
+        let bare: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let store = create(&bare).await.unwrap();
+        for mark in [1, 2] {
+            store.root().append_series_data_with_options(marked("/f/one", mark)).await.unwrap();
+        }
+        let objects = objects(&bare).await;
+        let newest = objects.iter().filter(|(path, _)| path.ends_with(".json")).count() - 1;
+        for number in 0..newest + 6 {
+            let faulty = FaultStore::new(Arc::clone(&bare));
+            let commit = format!("_delta_log/{number:020}.json");
+            let denied = Fault::new(FaultError::PermissionDenied).on(Operation::Get);
+            faulty.inject(denied.at_path(commit).for_good());
+            let opened = open(&(Arc::new(faulty.clone()) as Arc<dyn ObjectStore>)).await;
+            // The first commit after the newest is what says that there are no more.
+            match opened.map_err(|error| error.kind()) {
+                Ok(_) => assert!(number > newest + 1, "commit {number}"),
+                Err(kind) => {
+                    assert_eq!((kind, number <= newest + 1), (ErrorKind::PermissionDenied, true));
+                }
+            }
+        }
+    });
+}
