@@ -248,13 +248,10 @@ impl Engine {
         {
             return Head::new(snapshot, known.hot);
         }
-        match abandoned::read(&self.inner.ground, tier, directory, &snapshot).await? {
-            Some((snapshot, found)) => {
-                *self.abandoned() = Some(found.clone());
-                Head::new(snapshot, found.hot)
-            }
-            None => Head::new(snapshot, HotState::default()),
-        }
+        let ground = &self.inner.ground;
+        let (snapshot, found) = abandoned::read(ground, tier, directory, &snapshot).await?;
+        (*self.abandoned()).clone_from(&found);
+        Head::new(snapshot, found.map(|found| found.hot).unwrap_or_default())
     }
 
     fn abandoned(&self) -> MutexGuard<'_, Option<Abandoned>> {

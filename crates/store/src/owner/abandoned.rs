@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_core::WalId;
+use tidelog_core::memory::Account;
+use tidelog_core::{Holder, WalId};
 use tidelog_oplog::{Epoch, Snapshot};
 use tidelog_storage::FileSystem;
-use tidelog_wal::Record;
 use uuid::Uuid;
 
 use super::TierOptions;
@@ -22,6 +22,7 @@ pub(crate) struct Abandoned {
     /// The last record of its log ahead that was committed.
     covered: u64,
     pub(crate) hot: HotState,
+    _memory: Arc<Account>,
 }
 
 impl Abandoned {
@@ -58,44 +59,62 @@ fn holds_unlocked(fs: &dyn FileSystem, directory: &Path, wal: WalId) -> bool {
 }
 
 /// Reads what the owner has left that has the store in `snapshot`, if it is dead and its log ahead is
-/// in `directory`; with the newest state of the log.
+/// in `directory`; with the state of the log that it goes with.
 ///
-/// The log ahead is read first: what it does not hold any more is in the log by then.
+/// Somebody may bring the rows in meanwhile, and let go of the records. So the newest state is asked for
+/// again after them: what lies between is in one of the two only if nothing was brought in.
 pub(crate) async fn read(
     ground: &Ground,
     options: &TierOptions,
     directory: &Path,
     snapshot: &Snapshot,
-) -> Result<Option<(Snapshot, Abandoned)>, Error> {
-    let Some(epoch) = snapshot.epoch().cloned() else { return Ok(None) };
-    let covered = snapshot.covered(epoch.wal);
-    let (options, directory) = (options.clone(), directory.to_owned());
-    let (wal, claim) = (epoch.wal, epoch.id);
-    let records = tokio::task::spawn_blocking(move || {
-        if !holds_unlocked(options.file_system.as_ref(), &directory, wal) {
-            return Ok(None);
+) -> Result<(Snapshot, Option<Abandoned>), Error> {
+    let mut snapshot = snapshot.clone();
+    loop {
+        let Some(epoch) = snapshot.epoch().cloned() else { return Ok((snapshot, None)) };
+        let covered = snapshot.covered(epoch.wal);
+        let rebuilt = Rebuilt::new(&snapshot, ground.env.clone());
+        let (options, directory, wal) = (options.clone(), directory.to_owned(), epoch.wal);
+        let read = tokio::task::spawn_blocking(move || {
+            rebuild(rebuilt, &options, &directory, (wal, covered))
+        });
+        let read = read.await.map_err(|_| Error::Closed)?;
+        if matches!(read, Ok(None)) {
+            return Ok((snapshot, None));
         }
-        let reading = match tidelog_wal::read(Arc::clone(&options.file_system), &directory) {
-            // The owner has its log ahead elsewhere.
-            Err(tidelog_wal::Error::NoLog { .. }) => return Ok(None),
-            reading => reading?,
-        };
-        if reading.id() != wal {
-            return Ok(None);
+        snapshot = ground.log.refresh().await?;
+        let is_same = snapshot.epoch().is_some_and(|newest| newest.id == epoch.id)
+            && snapshot.covered(epoch.wal) == covered;
+        if is_same && let Some(hot) = read? {
+            let mut memory = ground.memory.account(Holder::Hot);
+            memory.set(hot.bytes());
+            let found = Abandoned { epoch: epoch.id, covered, hot, _memory: Arc::new(memory) };
+            return Ok((snapshot, Some(found)));
         }
-        reading.records(covered, &options.wal).collect::<Result<Vec<Record>, _>>().map(Some)
-    });
-    let Some(records) = records.await.map_err(|_| Error::Closed)?? else { return Ok(None) };
-    let snapshot = ground.log.refresh().await?;
-    let covered = snapshot.covered(wal);
-    let (base, env) = (snapshot.clone(), ground.env.clone());
-    let rebuilt = tokio::task::spawn_blocking(move || {
-        let mut rebuilt = Rebuilt::new(&base, env);
-        for record in records.into_iter().filter(|record| record.seq > covered) {
-            rebuilt.add(record)?;
-        }
-        Ok::<_, Error>(rebuilt.hot)
-    });
-    let hot = rebuilt.await.map_err(|_| Error::Closed)??;
-    Ok(Some((snapshot, Abandoned { epoch: claim, covered, hot })))
+    }
+}
+
+/// The records of a write-ahead log after a number, as they would lie in memory; `None` if the log is not
+/// here, or somebody has it open.
+fn rebuild(
+    mut rebuilt: Rebuilt,
+    options: &TierOptions,
+    directory: &Path,
+    (wal, after): (WalId, u64),
+) -> Result<Option<HotState>, Error> {
+    if !holds_unlocked(options.file_system.as_ref(), directory, wal) {
+        return Ok(None);
+    }
+    let reading = match tidelog_wal::read(Arc::clone(&options.file_system), directory) {
+        // The owner has its log ahead elsewhere.
+        Err(tidelog_wal::Error::NoLog { .. }) => return Ok(None),
+        reading => reading?,
+    };
+    if reading.id() != wal {
+        return Ok(None);
+    }
+    for record in reading.records(after, &options.wal) {
+        rebuilt.add(record?)?;
+    }
+    Ok(Some(rebuilt.hot))
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tidelog_core::TransactionId;
+use tidelog_core::{Holder, TransactionId};
 use tidelog_oplog::{Epoch, Snapshot};
-use tidelog_wal::{Holder, Record, Wal};
+use tidelog_wal::{Holder as WalHolder, Record, Records, Wal};
 
 use super::abandoned::is_here;
 use super::flush::Flusher;
 use super::record::{self, Recovered};
-use super::{TierOptions, recovered_file};
+use super::{TierLimits, TierOptions, recovered_file};
 use crate::commit::{Own, OwnEpoch, Rejected, Work, Writer};
 use crate::engine::{Ground, schema_of};
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub(crate) async fn claim(
         own.set(Some(Own { epoch: epoch.id, wal: wal.id() }));
     }
     let id = TransactionId::random(ground.env.randomness.as_ref()).as_uuid();
-    let holder = Holder::of_this_process(ground.env.clock.as_ref());
+    let holder = WalHolder::of_this_process(ground.env.clock.as_ref());
     let (host, pid) = (holder.host.unwrap_or_default(), holder.pid.unwrap_or_default());
     match writer.submit(Work::Claim(Epoch::new(id, wal.id(), host, pid))).await {
         Ok(_) => own.set(Some(Own { epoch: id, wal: wal.id() })),
@@ -72,48 +72,38 @@ async fn refuse_left_behind(snapshot: &Snapshot, wal: Wal, directory: &Path) -> 
         return Ok(wal);
     }
     let directory = directory.to_owned();
-    let looked = tokio::task::spawn_blocking(move || match wal.records(covered).next() {
+    off_the_runtime(move || match wal.records(covered).next() {
         None => Ok(wal),
         Some(_) => Err(Error::LeftBehind { directory, wal: wal.id().to_string() }),
-    });
-    looked.await.map_err(|_| Error::Closed)?
+    })
+    .await
 }
 
 async fn open_wal(ground: &Ground, options: &TierOptions, directory: &Path) -> Result<Wal, Error> {
     let (fs, directory) = (Arc::clone(&options.file_system), directory.to_owned());
     let (env, wal_options) = (ground.env.clone(), options.wal.clone());
-    let opened =
-        tokio::task::spawn_blocking(move || Wal::open(fs, &directory, &env, wal_options)).await;
-    Ok(opened.map_err(|_| Error::Closed)??)
+    off_the_runtime(move || Wal::open(fs, &directory, &env, wal_options)).await
 }
 
-/// Commits the records that the log does not cover, as many at a time as the limits allow.
+/// Commits the records that the log does not cover, as many at a time as a generation holds.
 async fn recover(mut wal: Wal, flusher: &Flusher, options: &TierOptions) -> Result<Wal, Error> {
-    let snapshot = flusher.ground.log.snapshot();
-    let covered = snapshot.covered(wal.id());
+    let ground = &flusher.ground;
+    let covered = ground.log.snapshot().covered(wal.id());
     if covered >= wal.next_seq() {
         // The log ahead has lost its end, with the disk, after that was committed.
-        wal.skip_to(covered + 1)?;
+        wal = off_the_runtime(move || wal.skip_to(covered + 1).map(|()| wal)).await?;
     }
+    let limits = TierLimits::from(options).within(&ground.memory);
+    let mut memory = ground.memory.account(Holder::Hot);
     let mut records = wal.records(covered);
     loop {
-        let (snapshot, limits) = (flusher.ground.log.snapshot(), options.clone());
-        let env = flusher.ground.env.clone();
-        let gathered = tokio::task::spawn_blocking(move || {
-            let mut rebuilt = Rebuilt::new(&snapshot, env);
-            for record in records.by_ref() {
-                rebuilt.add(record?)?;
-                let active = &rebuilt.hot.active;
-                if active.rows >= limits.rows_max || active.bytes >= limits.bytes_max {
-                    break;
-                }
-            }
-            Ok::<_, Error>((rebuilt.hot, records))
-        });
-        let (hot, left) = gathered.await.map_err(|_| Error::Closed)??;
+        let (snapshot, env) = (ground.log.snapshot(), ground.env.clone());
+        let rebuilt = Rebuilt::new(&snapshot, env);
+        let (hot, left) = off_the_runtime(move || gather(rebuilt, records, &limits)).await?;
         if hot.active.is_empty() {
             break;
         }
+        memory.set(hot.bytes());
         tracing::info!(
             versions = hot.active.versions,
             rows = hot.active.rows,
@@ -124,12 +114,35 @@ async fn recover(mut wal: Wal, flusher: &Flusher, options: &TierOptions) -> Resu
         records = left;
     }
     let last = wal.next_seq() - 1;
-    tokio::task::spawn_blocking(move || {
-        wal.release(last)?;
-        Ok(wal)
-    })
-    .await
-    .map_err(|_| Error::Closed)?
+    off_the_runtime(move || wal.release(last).map(|_| wal)).await
+}
+
+/// The next records, as many as a generation holds, and those after them.
+fn gather(
+    mut rebuilt: Rebuilt,
+    mut records: Records,
+    limits: &TierLimits,
+) -> Result<(HotState, Records), Error> {
+    for record in records.by_ref() {
+        rebuilt.add(record?)?;
+        let active = &rebuilt.hot.active;
+        if active.rows >= limits.rows_max || active.bytes >= limits.bytes_max {
+            break;
+        }
+    }
+    Ok((rebuilt.hot, records))
+}
+
+/// Calls that block, elsewhere.
+async fn off_the_runtime<T, E>(
+    call: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Error>
+where
+    T: Send + 'static,
+    E: Into<Error> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(call).await;
+    done.map_err(|_| Error::Closed)?.map_err(Into::into)
 }
 
 /// Checks that the versions follow those that are committed.
