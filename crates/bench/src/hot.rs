@@ -1,5 +1,5 @@
 //! One writer alone, behind its write-ahead log: single appends early and late, many appenders at once, large
-//! batches through to files, a range that is half in memory, and what a crash leaves to be brought in.
+//! batches through to files, and a range that is half in memory.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -30,7 +30,6 @@ const LATE_AT_MOST_OF_EARLY: f64 = 1.1;
 const RATE_AT_LEAST_OF_DUCKDB: f64 = 15.0;
 const INGEST_AT_LEAST_OF_DUCKDB: f64 = 1.0;
 const HALF_HOT_AT_MOST_OF_COLD: f64 = 1.3;
-const RECOVERY_SECONDS_AT_MOST: f64 = 20.0;
 /// Appends whose bytes are counted, to write as many.
 const MEASURED: usize = 100;
 
@@ -60,9 +59,6 @@ pub(crate) struct HotArgs {
     /// Rows of a large batch
     #[arg(long, default_value_t = 25_000)]
     pub(crate) batch_rows: usize,
-    /// MiB of the write-ahead log that is brought in
-    #[arg(long, default_value_t = 1024)]
-    pub(crate) recovered_mib: u64,
 }
 
 const ABOUT: &str = "A store that this process has for itself, on the local disk, with default limits unless said. Single \
@@ -71,8 +67,7 @@ const ABOUT: &str = "A store that this process has for itself, on the local disk
     append to one series at once, each awaiting its own, until all is in files; DuckDB does so by threads with a \
     connection each, and its best number of connections counts. Then large batches are appended, each durable by \
     itself, until all is in files; DuckDB inserts the same, each its own transaction. A range of 5,000 rows is read \
-    that lies half in memory, and again when it lies in files. Last, a write-ahead log that a dropped handle has \
-    left is brought in by a new one.";
+    that lies half in memory, and again when it lies in files.";
 
 pub(crate) async fn run(args: &HotArgs, common: &Common) -> Result<()> {
     ensure!(args.versions >= MEASURED + 2 * args.window, "the windows need more versions");
@@ -84,12 +79,10 @@ pub(crate) async fn run(args: &HotArgs, common: &Common) -> Result<()> {
     document.parameter("seconds of many appenders", args.seconds);
     document.parameter("large batches", args.batches);
     document.parameter("rows of a large batch", args.batch_rows);
-    document.parameter("MiB of log brought in", args.recovered_mib);
     single(args, common, &folder, &mut document).await?;
     many(args, common, &folder, &mut document).await?;
     large(args, common, &folder, &mut document).await?;
     half_hot(common, &folder, &mut document).await?;
-    recovery(args, common, &folder, &mut document).await?;
     document.finish(common)
 }
 
@@ -341,34 +334,4 @@ async fn half_hot(common: &Common, folder: &Path, document: &mut Document) -> Re
     let what = "p50 of a range half hot ÷ p50 of the same in files";
     document.ratio(what, p50(&hot), p50(&cold), Some(HALF_HOT_AT_MOST_OF_COLD));
     tidelog.close().await
-}
-
-async fn recovery(
-    args: &HotArgs,
-    common: &Common,
-    folder: &Path,
-    document: &mut Document,
-) -> Result<()> {
-    let store = folder.join("recovery");
-    let tidelog = Tidelog::open_alone_unflushed(&store).await?;
-    let mut sensors = Sensors::new(common.seed);
-    let mut versions = 0;
-    while (tidelog.wal_bytes()? as u64) < args.recovered_mib << 20 {
-        let batch = sensors.batch(args.batch_rows)?;
-        tidelog.append(SERIES, &batch, sensors::TIME_COLUMN).await?;
-        versions += 1;
-    }
-    drop(tidelog);
-    let started = Instant::now();
-    let tidelog = Tidelog::open_alone(&store).await?;
-    tidelog.append(SERIES, &sensors.batch(args.rows)?, sensors::TIME_COLUMN).await?;
-    let seconds = started.elapsed().as_secs_f64();
-    let what = "opening a store and appending to it, with such a log left";
-    document.figure(what, "s", seconds, Some(RECOVERY_SECONDS_AT_MOST));
-    tidelog.close().await?;
-    let expected = versions * args.batch_rows + args.rows;
-    let found = tidelog.count(SERIES).await?;
-    let detail = format!("{found} of {expected}");
-    document.check("rows after a log was brought in", found == expected, detail);
-    Ok(())
 }

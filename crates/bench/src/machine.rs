@@ -32,6 +32,11 @@ pub(crate) fn peak_resident_bytes() -> Option<u64> {
     kibibytes(&read("/proc/self/status"), "VmHWM").map(|kib| kib * 1024)
 }
 
+/// This process' resident memory now, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    kibibytes(&read("/proc/self/status"), "VmRSS").map(|kib| kib * 1024)
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

@@ -5,19 +5,23 @@
 //!
 //! - `generate`: seeded data · `staged`: versions to append, for everybody
 //! - `tidelog_side`, `peer`: the two kinds of contestants · `rounds`: turns · `stats`: spread of samples
-//! - `append`, `append_many`, `hot`, `range`, `tsbs`, `full_read`, `log`: the workloads
+//! - `append`, `append_many`, `hot`, `idle_series`, `recovery`, `range`, `tsbs`, `full_read`, `log`: the workloads
+//! - `apart`: a part in a process of its own
 //! - `options`, `machine`, `results`, `report`: where, on what, the outcome, and its page
 
+mod apart;
 mod append;
 mod append_many;
 mod full_read;
 mod generate;
 mod hot;
+mod idle_series;
 mod log;
 mod machine;
 mod options;
 mod peer;
 mod range;
+mod recovery;
 mod report;
 mod results;
 mod rounds;
@@ -66,6 +70,10 @@ enum Workload {
     RoundTrips(log::round_trips::RoundTripsArgs),
     /// One writer alone, behind a write-ahead log
     Hot(hot::HotArgs),
+    /// Very many series of one writer alone
+    IdleSeries(idle_series::IdleSeriesArgs),
+    /// What a writer alone leaves to whoever comes next
+    Recovery(recovery::RecoveryArgs),
     /// Renders docs/benchmarks.md from the results
     Report(report::ReportArgs),
     /// A few appends and nothing else, to be traced
@@ -76,6 +84,9 @@ enum Workload {
     /// Opens a store, reads the log rows of a series and reports as JSON
     #[command(hide = true)]
     OpenOne(log::many_series::OpenOneArgs),
+    /// Opens a store with a write-ahead log to bring in and reports as JSON
+    #[command(hide = true)]
+    BringIn(recovery::BringInArgs),
     /// Reads a range of a series and reports as JSON
     #[command(hide = true)]
     ReadRange(log::cold_range::ReadRangeArgs),
@@ -105,10 +116,13 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::ManyWriters(args) => log::many_writers::run(&args, &common.resolve()?).await,
         Workload::RoundTrips(args) => log::round_trips::run(&args, &common.resolve()?).await,
         Workload::Hot(args) => hot::run(&args, &common.resolve()?).await,
+        Workload::IdleSeries(args) => idle_series::run(&args, &common.resolve()?).await,
+        Workload::Recovery(args) => recovery::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),
         Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,
         Workload::ReadAll(args) => full_read::run_read_all(&args).await,
         Workload::OpenOne(args) => log::many_series::run_open_one(&args).await,
+        Workload::BringIn(args) => recovery::run_bring_in(&args).await,
         Workload::ReadRange(args) => log::cold_range::run_read_range(&args).await,
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::results::{Check, Document, Figure, Measurement, load};
 
 /// The order of the page; documents with other names follow.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 13] = [
     "append",
     "append-many",
     "range",
@@ -22,6 +22,8 @@ const ORDER: [&str; 11] = [
     "many-commits",
     "many-writers",
     "hot",
+    "idle-series",
+    "recovery",
     "round-trips",
 ];
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::log::{many_commits, many_writers, round_trips};
 use crate::options::Common;
 use crate::results::load;
-use crate::{append_many, hot, range, tsbs};
+use crate::{append_many, hot, idle_series, range, tsbs};
 
 struct Folder {
     common: Common,
@@ -83,11 +83,20 @@ async fn hot_runs_small() -> Result<()> {
         peer_seconds: 1,
         batches: 3,
         batch_rows: 500,
-        recovered_mib: 1,
     };
     hot::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("hot.json"))?;
-    assert_eq!(document.checks.len(), 4);
+    assert_eq!(document.checks.len(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_series_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = idle_series::IdleSeriesArgs { series: 20, rows: 3 };
+    idle_series::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("idle-series.json"))?;
+    assert_eq!((document.figures.len(), document.checks.len()), (2, 1));
     Ok(())
 }
 

@@ -126,9 +126,23 @@ impl Tidelog {
         self.store.log_tail_length()
     }
 
+    /// Commits of the log, as far as this handle has seen them.
+    pub(crate) fn commits(&self) -> u64 {
+        self.store.log_head()
+    }
+
     /// The rows of a series, counted by SQL.
     pub(crate) async fn count(&self, path: &str) -> Result<usize> {
-        let answer = self.sql(&format!("SELECT count(*) FROM \"{path}\"")).await?;
+        self.count_in(&format!("\"{path}\"")).await
+    }
+
+    /// The rows of all series that match, counted by SQL.
+    pub(crate) async fn count_all(&self, pattern: &str) -> Result<usize> {
+        self.count_in(&format!("series('{pattern}')")).await
+    }
+
+    async fn count_in(&self, table: &str) -> Result<usize> {
+        let answer = self.sql(&format!("SELECT count(*) FROM {table}")).await?;
         let counts = answer.first().context("a count without an answer")?;
         let count = counts.column(0).as_primitive::<arrow::datatypes::Int64Type>();
         ensure!(count.len() == 1, "a count of {} rows", count.len());

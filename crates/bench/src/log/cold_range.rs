@@ -8,7 +8,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{TIDELOG, apart};
+use super::TIDELOG;
+use crate::apart::apart;
 use crate::generate::sensors::{self, Sensors, time_us};
 use crate::machine::peak_resident_bytes;
 use crate::options::{Built, Common};

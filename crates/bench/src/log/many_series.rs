@@ -13,7 +13,8 @@ use tidelog::{Mode, SeriesExt, Store, UpkeepMode};
 use tidelog_storage::counting::Operation;
 use tidelog_storage::{CountingStore, DurableLocal};
 
-use super::{TIDELOG, apart};
+use super::TIDELOG;
+use crate::apart::apart;
 use crate::generate::sensors::{self, Sensors};
 use crate::machine::peak_resident_bytes;
 use crate::options::{Built, Common, stored_bytes};
