@@ -61,6 +61,8 @@ pub(crate) struct Commit {
     pub(crate) table: Option<Table>,
     /// The rows that the log did not have, if they are few.
     pub(crate) inline: Option<Inline>,
+    /// Its object, without what that carries of others.
+    pub(crate) text: Bytes,
 }
 
 /// The actions that make the log a Delta table.
@@ -109,7 +111,7 @@ pub(crate) fn checkpoint_of(prefix: &Path, version: CommitVersion) -> Path {
     prefix.clone().join("_delta_log").join(name)
 }
 
-/// The bytes of a commit.
+/// The text of a commit.
 pub(crate) fn encode(
     id: Uuid,
     writer: Uuid,
@@ -223,8 +225,8 @@ fn lines(actions: &[Action]) -> Result<Bytes, Error> {
     Ok(out.into())
 }
 
-/// Reads a commit back and checks that it is whole and ours.
-pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Result<Commit, Error> {
+/// Reads a commit's text back and checks that it is whole and ours.
+pub(crate) fn decode(object: &Path, version: CommitVersion, text: &Bytes) -> Result<Commit, Error> {
     let damaged = |reason: String| Error::DamagedCommit {
         commit: version,
         object: object.to_string(),
@@ -233,7 +235,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
     let mut info: Option<CommitInfo> = None;
     let (mut parts, mut removed, mut covers) = (Vec::new(), Vec::new(), Vec::new());
     let (mut found_protocol, mut found_metadata) = (None, None);
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let action: Action = serde_json::from_slice(line)
             .map_err(|error| damaged(format!("a line is no action: {error}")))?;
         match action {
@@ -255,6 +257,7 @@ pub(crate) fn decode(object: &Path, version: CommitVersion, bytes: &[u8]) -> Res
     commit.removed = removed;
     commit.covers = covers;
     commit.table = table;
+    commit.text = text.clone();
     if info.info.get(FORMAT).and_then(Value::as_u64) > Some(u64::from(FORMAT_VERSION)) {
         return Err(Error::NewerFormat {
             what: format!("a commit of format {}", info.info[FORMAT]),
@@ -297,6 +300,7 @@ fn read_record(
         covers: Vec::new(),
         table: None,
         inline,
+        text: Bytes::new(),
     })
 }
 

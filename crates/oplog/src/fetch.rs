@@ -8,6 +8,7 @@ use tidelog_core::{CommitVersion, NodeId};
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{self, ObjectStore, ObjectStoreExt};
 
+use crate::carried::Parted;
 use crate::commit::{self, Commit};
 use crate::decode::{self, Groups};
 use crate::error::Error;
@@ -37,9 +38,22 @@ impl LogObjects {
     pub(crate) async fn commit(&self, version: CommitVersion) -> Result<Option<Commit>, Error> {
         let object = commit::object_of(&self.prefix, version);
         match self.object(&object).await? {
-            Some(bytes) => commit::decode(&object, version, &bytes).map(Some),
+            Some(bytes) => commit::decode(&object, version, &Parted::new(&bytes).text).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The commit with those that it carries, oldest first.
+    pub(crate) async fn commit_and_carried(
+        &self,
+        version: CommitVersion,
+    ) -> Result<Option<Vec<Commit>>, Error> {
+        let object = commit::object_of(&self.prefix, version);
+        let Some(bytes) = self.object(&object).await? else { return Ok(None) };
+        let parted = Parted::new(&bytes);
+        let mut commits = parted.commits(&self.prefix, version)?;
+        commits.push(commit::decode(&object, version, &parted.text)?);
+        Ok(Some(commits))
     }
 
     /// Whether the commit's object is there.

@@ -21,6 +21,7 @@
 //! What a row *means* for reads and writes (numbering, conflicts, files) is not here but in the
 //! store crate; this one owns `deltalake` and the encoding.
 
+mod carried;
 pub mod check;
 pub mod column_stats;
 pub mod error;

@@ -27,6 +27,7 @@ use tidelog_storage::probe;
 use uuid::Uuid;
 
 use crate::LOG_DIRECTORY;
+use crate::carried::{self, CARRIED_FROM_RIVALS, CARRIED_MAX, Recent};
 use crate::commit::{self, Changes, Commit};
 use crate::error::Error;
 use crate::fetch::{LogObjects, store_error};
@@ -82,6 +83,8 @@ struct Current {
     checkpoint: Option<CommitVersion>,
     /// Who wrote the newest commits, and when.
     writers: Writers,
+    /// What the next commit carries.
+    recent: Recent,
 }
 
 /// A moment by two clocks: one that no user sets, one that runs while the machine sleeps.
@@ -202,6 +205,7 @@ impl Log {
             confirmed,
             checkpoint: None,
             writers: Writers::default(),
+            recent: Recent::default(),
         };
         let writer = TransactionId::random(env.randomness.as_ref()).as_uuid();
         let (current, memory) = (Mutex::new(current), OnceLock::new());
@@ -286,24 +290,36 @@ impl Log {
     /// # Errors
     /// Damage, a newer format, or the store's failure.
     pub async fn refresh(&self) -> Result<Snapshot, Error> {
-        self.read_on(|_| false).await
+        self.read_on(0, |_| false).await
     }
 
     /// As [`Self::refresh`], but asks for no more commits once all that write have committed since
-    /// this handle has: then none is expected but its own.
+    /// this handle has: then none is expected but its own. So many commits as are `likely` to have landed
+    /// are read several at a time, where they carry one another.
     ///
     /// # Errors
     /// As [`Self::refresh`].
-    pub async fn refresh_to_turn(&self) -> Result<Snapshot, Error> {
-        self.read_on(|turn| turn.ahead == Some(0)).await
+    pub async fn refresh_to_turn(&self, likely: usize) -> Result<Snapshot, Error> {
+        self.read_on(likely, |turn| turn.ahead == Some(0)).await
     }
 
-    async fn read_on(&self, enough: impl Fn(Turn) -> bool) -> Result<Snapshot, Error> {
+    async fn read_on(
+        &self,
+        likely: usize,
+        enough: impl Fn(Turn) -> bool,
+    ) -> Result<Snapshot, Error> {
         let (mut snapshot, confirmed) = self.newest();
         let asked = Moment::now(&self.inner.env);
         let objects = &self.inner.objects;
+        let (leapt, absent) = self.leap(snapshot.clone(), likely).await?;
+        if leapt.next_commit() > snapshot.next_commit() && enough(self.turn()) {
+            self.advance(&leapt, confirmed);
+            return Ok(self.snapshot());
+        }
+        snapshot = leapt;
         let mut found = 0;
-        loop {
+        // What was not there just now is not asked for again.
+        while absent != Some(snapshot.next_commit()) {
             // Whoever is far behind asks for many at once, whoever is near for none in vain.
             let size = if found < ONE_BY_ONE { 1 } else { (found / 2).min(open::WINDOW) };
             let commits = open::window(objects, snapshot.next_commit(), size).await?;
@@ -328,15 +344,42 @@ impl Log {
         Ok(self.snapshot())
     }
 
+    /// Reads commits by way of later ones that carry them, as far as so many are `likely` to be there;
+    /// returns a commit, too, that was not there, if it came upon one.
+    async fn leap(
+        &self,
+        mut snapshot: Snapshot,
+        likely: usize,
+    ) -> Result<(Snapshot, Option<CommitVersion>), Error> {
+        for _ in 0..likely / (CARRIED_MAX + 1) {
+            let next = snapshot.next_commit();
+            let ahead = i64::try_from(CARRIED_MAX).unwrap_or_default();
+            let last = CommitVersion::new(next.number() + ahead);
+            let Some(commits) = self.inner.objects.commit_and_carried(last).await? else {
+                return Ok((snapshot, Some(last)));
+            };
+            if commits.first().is_none_or(|first| first.version > next) {
+                break;
+            }
+            for commit in commits.iter().filter(|commit| commit.version >= next) {
+                snapshot = self.apply(&snapshot, commit).await?;
+            }
+        }
+        Ok((snapshot, None))
+    }
+
     /// Where this handle stands among those that write, as far as it has read the log.
     #[must_use]
     pub fn turn(&self) -> Turn {
         self.current().writers.turn(self.inner.writer)
     }
 
-    fn note_writer(&self, commit: &Commit) {
-        let Some(writer) = commit.writer else { return };
-        self.current().writers.note(commit.version, writer, commit.last_write);
+    fn note(&self, commit: &Commit) {
+        let mut current = self.current();
+        current.recent.note(commit);
+        if let Some(writer) = commit.writer {
+            current.writers.note(commit.version, writer, commit.last_write);
+        }
     }
 
     /// The state after `commit`, with the rows of it that a state like `snapshot` needs.
@@ -347,7 +390,7 @@ impl Log {
     ) -> Result<Snapshot, Error> {
         let loaded = snapshot.loaded();
         let needed = |part: &Part| part.is_needed(&loaded);
-        self.note_writer(commit);
+        self.note(commit);
         let rows = self.inner.objects.new_rows(commit, needed).await?;
         snapshot.after(commit, rows, loaded, true)
     }
@@ -472,7 +515,8 @@ impl Log {
         let complete_through = complete_through(base, &rows, last_write);
         let (writer, inline) = (self.inner.writer, changes.inline.clone());
         let covers = changes.covers.clone();
-        let json = commit::encode(id, writer, changes, (last_write, complete_through))?;
+        let text = commit::encode(id, writer, changes, (last_write, complete_through))?;
+        let json = carried::carrying(&text, &self.to_carry(base))?;
         let commit = Commit {
             version,
             id,
@@ -484,9 +528,19 @@ impl Log {
             covers,
             table: None,
             inline,
+            text,
         };
         let confirmed = self.current().confirmed;
         Ok(StagedCommit { base: base.clone(), confirmed, commit, json, part, rows, transaction })
+    }
+
+    /// The commits up to `base`, for the next one to carry, if there are enough who would read them there.
+    fn to_carry(&self, base: &Snapshot) -> Vec<Bytes> {
+        let current = self.current();
+        match current.writers.turn(self.inner.writer).rivals {
+            CARRIED_FROM_RIVALS.. => current.recent.up_to(base.head()),
+            _ => Vec::new(),
+        }
     }
 
     fn encode_part(
@@ -603,7 +657,7 @@ impl Log {
     }
 
     fn landed(&self, staged: StagedCommit) -> Result<Snapshot, Error> {
-        self.note_writer(&staged.commit);
+        self.note(&staged.commit);
         let loaded = staged.base.loaded();
         let next = staged.base.after(&staged.commit, staged.rows, loaded, true)?;
         self.advance(&next, Moment::now(&self.inner.env));

@@ -335,7 +335,11 @@ impl WriterTask {
             let Some(wait) = self.pace.wait(before, &turn, randomness) else { break };
             tokio::time::sleep(wait).await;
             base = if self.pace.is_in_rhythm(before, &turn) {
-                self.log.refresh_to_turn().await?
+                let likely = match looks {
+                    0 => self.pace.landed(self.env.clock.monotonic(), &turn),
+                    _ => 0,
+                };
+                self.log.refresh_to_turn(likely).await?
             } else {
                 self.log.refresh().await?
             };

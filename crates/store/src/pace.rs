@@ -76,6 +76,13 @@ impl Pace {
         before.attempt == 1 && before.now.saturating_sub(self.ended) < 2 * round
     }
 
+    /// How many of those before it are likely to have committed since this writer's last attempt.
+    pub(crate) fn landed(&self, now: Duration, turn: &Turn) -> usize {
+        let step = self.step(turn).as_secs_f64().max(f64::MIN_POSITIVE);
+        let since = now.saturating_sub(self.ended).as_secs_f64();
+        turn.ahead.unwrap_or(0).min((since / step) as usize)
+    }
+
     fn first_look(&self, before: Before, ahead: usize, turn: &Turn) -> Option<Duration> {
         if before.attempt > 1 && ahead == 0 {
             // The winner has just been read, and it was the last to come before.

@@ -9,15 +9,17 @@
 //! After a commit that cannot be read it is not known for sure what is live, until the next
 //! checkpoint tells.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use tidelog_core::{CommitVersion, Env, WriteTime};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
 
 use super::{Finding, RESTORE, unreadable};
+use crate::carried::CARRIED_MAX;
 use crate::checkpoint::{self, Checkpoint, Pointer};
 use crate::commit::{self, Commit, RETENTION_DEFAULT};
 use crate::error::Error;
@@ -80,6 +82,8 @@ struct Replay<'a> {
     last_write: WriteTime,
     /// How many actions each checkpoint has.
     actions: BTreeMap<CommitVersion, usize>,
+    /// The newest commits, without what they carry.
+    texts: VecDeque<(CommitVersion, Bytes)>,
 }
 
 impl<'a> Replay<'a> {
@@ -92,7 +96,7 @@ impl<'a> Replay<'a> {
             ..Replayed::default()
         };
         let (last_write, actions) = (WriteTime::MIN, BTreeMap::new());
-        Self { objects, listed, done, last_write, actions }
+        Self { objects, listed, done, last_write, actions, texts: VecDeque::new() }
     }
 
     fn damaged(&mut self, object: &Path, problem: impl Into<String>, remedy: &str) {
@@ -172,7 +176,7 @@ impl<'a> Replay<'a> {
         let objects = self.objects.clone();
         let read = move |version| {
             let objects = objects.clone();
-            async move { objects.commit(version).await }
+            async move { objects.commit_and_carried(version).await }
         };
         let mut read =
             stream::iter(self.listed.commits.clone()).map(read).buffered(FETCH_CONCURRENCY);
@@ -212,11 +216,15 @@ impl<'a> Replay<'a> {
     fn take_commit(
         &mut self,
         version: CommitVersion,
-        read: Result<Option<Commit>, Error>,
+        read: Result<Option<Vec<Commit>>, Error>,
     ) -> Result<(), Error> {
         let path = self.commit_path(version);
-        let commit = match read {
-            Ok(Some(commit)) => commit,
+        let read = read.map(|commits| {
+            let mut carried = commits?;
+            Some((carried.pop()?, carried))
+        });
+        let (commit, carried) = match read {
+            Ok(Some(found)) => found,
             Ok(None) => {
                 self.damaged(&path, "it is missing", RESTORE);
                 self.done.is_certain = false;
@@ -230,6 +238,11 @@ impl<'a> Replay<'a> {
         };
         self.name_all(commit.parts.iter());
         self.check_inline(&path, &commit);
+        self.check_carried(&path, &carried);
+        self.texts.push_back((version, commit.text.clone()));
+        if self.texts.len() > CARRIED_MAX {
+            self.texts.pop_front();
+        }
         if version == CommitVersion::new(0) && commit.table.is_none() {
             self.damaged(&path, "it does not make a table", RESTORE);
         }
@@ -250,6 +263,18 @@ impl<'a> Replay<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Writers go by what a commit carries, all others by the commits themselves.
+    fn check_carried(&mut self, path: &Path, carried: &[Commit]) {
+        let differs = |carried: &&Commit| {
+            let mut texts = self.texts.iter();
+            texts.any(|(version, text)| *version == carried.version && *text != carried.text)
+        };
+        if let Some(wrong) = carried.iter().find(differs) {
+            let problem = format!("it carries another commit {} than there is", wrong.version);
+            self.damaged(path, problem, RESTORE);
+        }
     }
 
     /// Followers go by the rows inside a commit, all others by its part.
