@@ -215,7 +215,7 @@ mod tests {
         for number in 0..behind {
             commit(&others[number % others.len()], &format!("/late-{number}")).await;
         }
-        counting.take();
+        assert!(!counting.take().is_empty());
         (store, ours, counting)
     }
 

@@ -274,6 +274,7 @@ fn apply(
 ) -> Result<(), String> {
     match row {
         Row::Tree(row) => {
+            let row = state.tree.share(row);
             state.tree.apply(&row)?;
             if follow_new && row.op == TreeOp::Create && row.entry == EntryType::FileSeries {
                 // All rows of a new series are still to come, so it is known whole already.

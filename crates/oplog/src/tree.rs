@@ -32,11 +32,17 @@ pub struct Node {
 
 type Children = RedBlackTreeMapSync<Arc<str>, NodeId>;
 
+/// Different schemas, and options, that are kept for those series to share that come next.
+const SHARED_MAX: usize = 16;
+
 /// The tree of paths. Clones share structure.
 #[derive(Debug, Clone)]
 pub struct Tree {
     nodes: HashTrieMapSync<NodeId, Arc<Node>>,
     children: HashTrieMapSync<NodeId, Children>,
+    /// Those of the newest series. Many series are alike.
+    schemas: Arc<Vec<SchemaRef>>,
+    options: Arc<Vec<Arc<SeriesOptions>>>,
 }
 
 impl Default for Tree {
@@ -55,6 +61,8 @@ impl Default for Tree {
         Self {
             nodes: HashTrieMapSync::new_sync().insert(NodeId::ROOT, Arc::new(root)),
             children: HashTrieMapSync::new_sync(),
+            schemas: Arc::default(),
+            options: Arc::default(),
         }
     }
 }
@@ -172,6 +180,14 @@ impl Tree {
         }
     }
 
+    /// The row with the schema and the options of another series, if that has the same.
+    #[must_use]
+    pub(crate) fn share(&mut self, mut row: TreeRow) -> TreeRow {
+        row.schema = row.schema.map(|schema| shared(&mut self.schemas, schema));
+        row.options = row.options.map(|options| shared(&mut self.options, options));
+        row
+    }
+
     fn place(&self, path: &TreePath) -> Result<(NodeId, Arc<str>), String> {
         let parent = path.parent().ok_or("the root cannot be made or moved")?;
         let parent = self.resolve(&parent).ok_or_else(|| format!("{path} has no parent"))?;
@@ -252,8 +268,21 @@ impl Tree {
     }
 }
 
+fn shared<T: PartialEq>(known: &mut Arc<Vec<Arc<T>>>, value: Arc<T>) -> Arc<T> {
+    if let Some(same) = known.iter().rev().find(|other| **other == value) {
+        return Arc::clone(same);
+    }
+    let known = Arc::make_mut(known);
+    if known.len() == SHARED_MAX {
+        known.remove(0);
+    }
+    known.push(Arc::clone(&value));
+    value
+}
+
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
     use tidelog_core::env::SystemRandomness;
 
     use super::*;
@@ -294,6 +323,28 @@ mod tests {
         assert!(tree.apply(&row(TreeOp::Create, id(), "/b")).is_err());
         tree.apply(&row(TreeOp::Delete, a, "/b")).unwrap();
         assert!(tree.is_empty() && tree.node(s).is_none());
+    }
+
+    #[test]
+    fn series_that_are_alike_share_schema_and_options() {
+        let mut tree = Tree::default();
+        let mut schema_of = |name: &str, column: &str| {
+            let fields = vec![Field::new(column, DataType::Int64, false)];
+            let mut row = row(TreeOp::Create, NodeId::random(&SystemRandomness), name);
+            row.schema = Some(Arc::new(Schema::new(fields)));
+            row.options = Some(Arc::default());
+            let row = tree.share(row);
+            tree.apply(&row).unwrap();
+            tree.node(row.node).unwrap().schema.clone().unwrap()
+        };
+        let first = schema_of("/1.s", "a");
+        assert!(!Arc::ptr_eq(&first, &schema_of("/2.s", "b")));
+        assert!(Arc::ptr_eq(&first, &schema_of("/3.s", "a")));
+        for other in 0..2 * SHARED_MAX {
+            assert_eq!(schema_of(&format!("/4-{other}.s"), &other.to_string()).fields().len(), 1);
+        }
+        assert_eq!(schema_of("/5.s", "a"), first);
+        assert_eq!(tree.schemas.len(), SHARED_MAX);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use rpds::{HashTrieMapSync, HashTrieSetSync};
 use tidelog_core::memory::Account;
 use tidelog_core::{CommitVersion, NodeId, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{Log, TreeRow, VersionOp, VersionRow};
+use tidelog_oplog::{Log, Snapshot, TreeRow, VersionOp, VersionRow};
 use tidelog_wal::{Payload, Wal};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -376,9 +376,7 @@ impl Sequencer {
                 return;
             }
             let snapshot = self.log.snapshot();
-            let last_write = self.tree.last_write().max(snapshot.last_write());
-            let env = self.shared.env.clone();
-            self.tree = TreeDraft::new(env, snapshot.tree().clone(), last_write);
+            self.take_tree(&snapshot);
             // Appends that went past the log ahead have been numbered by their commits.
             self.heads.clear();
             self.flushed_at = snapshot.next_commit();
@@ -386,10 +384,22 @@ impl Sequencer {
         }
     }
 
+    /// Goes on from the tree of the log, which has all that this thread has made.
+    fn take_tree(&mut self, snapshot: &Snapshot) {
+        let last_write = self.tree.last_write().max(snapshot.last_write());
+        let env = self.shared.env.clone();
+        self.tree = TreeDraft::new(env, snapshot.tree().clone(), last_write);
+    }
+
     fn release(&mut self, through: u64) {
         self.released = self.released.max(through);
         self.given_ids.retain(|_, seq| *seq > through);
-        self.flushed_at = self.log.snapshot().next_commit();
+        let snapshot = self.log.snapshot();
+        self.flushed_at = snapshot.next_commit();
+        if self.shared.hot().version_count() == 0 {
+            // Two trees of the same nodes would take the memory of both.
+            self.take_tree(&snapshot);
+        }
         if let Err(error) = self.shorten() {
             tracing::warn!(%error, "the write-ahead log was not shortened; it is tried again");
         }
