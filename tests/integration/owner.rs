@@ -459,6 +459,62 @@ async fn a_full_disk_refuses_appends_until_there_is_room() {
     assert_eq!(dense.len(), 40);
 }
 
+/// A real disk is full, for files and log alike: what is acknowledged stays readable meanwhile, and once there is
+/// room the same handle goes on.
+#[test]
+#[ignore = "run by tests/power/run.sh"]
+fn a_file_system_that_is_full_for_a_while_loses_nothing() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let place = std::env::var("TIDELOG_FULL_DISK").expect("names a directory on a small disk");
+    runtime.block_on(fill_and_free(Path::new(&place)));
+}
+
+async fn fill_and_free(place: &Path) {
+    let (directory, ballast) = (place.join("store"), place.join("ballast"));
+    std::fs::write(&ballast, vec![7; 32 << 20]).unwrap();
+    // A generation is flushed every few appends, so that files find no room either.
+    let builder_of = || {
+        let builder = builder(&directory).with_mode(Mode::Exclusive);
+        builder.with_hot_max(20_000, 16 << 20).with_wal_segment_bytes(1 << 20)
+    };
+    let store = builder_of().create().await.unwrap();
+    let (mut acked, mut refused, mut waited, mut freed_at) = (0, 0, 0, None);
+    for i in 0_i64.. {
+        let batch = append("/a.series", i * 5_000, 5_000);
+        let root = store.root();
+        let append = root.append_series_data_with_options(batch);
+        match tokio::time::timeout(Duration::from_secs(5), append).await {
+            Ok(Ok(_)) => acked += 1,
+            Ok(Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "append {i}: {error}");
+                refused += 1;
+            }
+            // Both generations are full, and no file can be written.
+            Err(_) => waited += 1,
+        }
+        match freed_at {
+            None if refused == 20 || waited == 1 => {
+                assert_eq!(count(&store, "/a.series").await, acked * 5_000);
+                std::fs::remove_file(&ballast).unwrap();
+                freed_at = Some(acked);
+            }
+            Some(before) if acked == before + 20 => break,
+            _ => assert!(i < 20_000, "{acked} appends, {refused} refused, freed at {freed_at:?}"),
+        }
+    }
+    store.flush().await.unwrap();
+    drop(store);
+    let store = builder_of().open().await.unwrap();
+    let stored = store.versions("/a.series").await.unwrap().len();
+    // Whoever does not wait for the answer does not know it.
+    assert!((acked..=acked + waited).contains(&stored), "{acked} acked, {stored} stored");
+    assert_eq!(count(&store, "/a.series").await, stored * 5_000);
+    drop(store);
+    let report = builder(&directory).fsck(true).await.unwrap();
+    assert!(report.is_intact(), "{report:?}");
+    println!("{acked} appends kept; on a full disk {refused} were refused and {waited} waited");
+}
+
 /// Where a wall clock jumps, write times go on in order, also over a crash, and nothing is let go of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_jumps_changes_no_order() {

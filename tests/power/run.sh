@@ -1,7 +1,7 @@
 #!/bin/sh
 # Cuts the power of a file system under writers, many times, and judges what is left: an ext4 image on a
 # loop device, shut down by its own call without writing back. Then the same with syncs that do nothing,
-# which must be noticed.
+# which must be noticed. Last, a disk that is full for a while.
 # usage: run.sh [CYCLES]      (default 40; needs root and loop devices, says so and ends well without)
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -31,3 +31,11 @@ if said=$(python3 -B "$here/cut.py" "$binary" "$cycles" --forget 2>&1); then
 fi
 printf '%s\n' "$said" | tail -1
 echo 'judged, and syncs that do nothing were noticed'
+scratch=$(mktemp -d)
+trap 'umount "$scratch/disk" 2>/dev/null; rm -rf "$scratch"' EXIT
+mkdir "$scratch/disk"
+truncate -s 48M "$scratch/image"
+mkfs.ext4 -q "$scratch/image"
+mount -o loop "$scratch/image" "$scratch/disk"
+TIDELOG_FULL_DISK="$scratch/disk" "$binary" --ignored --exact --nocapture \
+    owner::a_file_system_that_is_full_for_a_while_loses_nothing | grep appends
