@@ -78,9 +78,10 @@ impl Pace {
 
     /// How many of those before it are likely to have committed since this writer's last attempt.
     pub(crate) fn landed(&self, now: Duration, turn: &Turn) -> usize {
-        let step = self.step(turn).as_secs_f64().max(f64::MIN_POSITIVE);
-        let since = now.saturating_sub(self.ended).as_secs_f64();
-        turn.ahead.unwrap_or(0).min((since / step) as usize)
+        let (step, since) =
+            (self.step(turn).as_micros(), now.saturating_sub(self.ended).as_micros());
+        let landed = since.checked_div(step).and_then(|landed| usize::try_from(landed).ok());
+        turn.ahead.unwrap_or(0).min(landed.unwrap_or(usize::MAX))
     }
 
     fn first_look(&self, before: Before, ahead: usize, turn: &Turn) -> Option<Duration> {
