@@ -251,6 +251,25 @@ expect 3 sql 'SELEC 1'
 terms=$(printf '1+%.0s' {1..20000})
 expect 10 sql "SELECT ${terms}1"
 
+# --- compact -------------------------------------------------------------------------------------
+for hour in 01 02 03; do
+    expect 0 sql "INSERT INTO \"/s\" (time, v) VALUES ('2024-02-02T$hour:00:00Z', 8)"
+done
+expect 0 sql 'SELECT count(*) AS n FROM "/s"' --format csv
+cp out rows-before
+expect 0 compact --dry-run
+has out '/s: '
+has out 'would merge'
+expect 0 compact /s
+has out 'became 1 ('
+expect 0 sql 'SELECT count(*) AS n FROM "/s"' --format csv
+cmp -s out rows-before || fail 'compaction changed a count'
+expect 0 --json compact /s
+has out '"merges":[]'
+expect 4 compact /none
+expect 0 stats
+has out 'for each byte kept'
+
 # --- fsck ----------------------------------------------------------------------------------------
 expect 0 fsck
 has out 'nothing is damaged'

@@ -5,6 +5,7 @@
 //! | `model` | does every read yield what a naive in-memory store would? |
 //! | `faults` | is an acked append kept, once, whatever fails underneath? |
 //! | `kill` | is it kept when the process is killed? |
+//! | `compact` | does compaction leave every answer as it was, and few files? |
 //! | `crash_points` | is it kept, and nothing doubled, when it dies at any change of any file? |
 //! | `object_stores` | does it all hold on S3 and Google Cloud Storage, over sockets that break? |
 //! | `memory` | do rows in memory, caches and queries stay within one budget? |
@@ -28,6 +29,8 @@
 mod bad_input;
 #[cfg(test)]
 mod changes;
+#[cfg(test)]
+mod compact;
 #[cfg(test)]
 mod crash_points;
 #[cfg(test)]

@@ -36,6 +36,7 @@ impl Fixture {
         let store = Store::builder("memory://")
             .with_object_store(Arc::new(counting.clone()))
             .with_partitions(2)
+            .with_compaction(false)
             .create()
             .await?;
         Ok(Self { store, counting })
@@ -193,6 +194,19 @@ async fn the_newest_rows_come_from_the_newest_file() -> Result<()> {
     fixture.sql(filtered).await?;
     assert_eq!(fixture.opened().0, 1);
     assert_snapshot!("newest_rows_filtered", fixture.plan(filtered).await?);
+    Ok(())
+}
+
+/// Ten files that follow one another become one, which needs neither a merge nor a sort.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_series_is_read_from_one_file() -> Result<()> {
+    let fixture = Fixture::hourly().await?;
+    fixture.store.compact("/s").await?;
+    let statement = "SELECT time, value FROM \"/s\" ORDER BY time";
+    assert_snapshot!("compacted", fixture.plan(statement).await?);
+    fixture.opened();
+    assert_eq!(fixture.sql(statement).await?.iter().map(RecordBatch::num_rows).sum::<usize>(), 600);
+    assert!(fixture.opened().0 <= 1);
     Ok(())
 }
 

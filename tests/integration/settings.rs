@@ -140,12 +140,11 @@ fn bad_values(name: &str) -> &'static [&'static str] {
         "mode" => &["both", "Exclusive", "7"],
         "durability" => &["disk", "interval", "interval:250"],
         "hot_max_rows" | "partitions" => &["lots", "0", "-1", "1.5", "1MB"],
-        "hot_max_bytes" | "wal_max_bytes" | "memory" | "cache_size" => {
-            &["lots", "0", "-1", "1.5GB"]
-        }
+        "hot_max_bytes" | "wal_max_bytes" | "memory" | "cache_size" | "compaction_target"
+        | "compaction_rate" => &["lots", "0", "-1", "1.5GB"],
         "hot_max_age" | "max_staleness" => &["soon", "10", "-1s"],
         "log_retention" => &["soon", "10", "1500ms"],
-        "key_pruning" => &["yes", "1"],
+        "key_pruning" | "compaction" => &["yes", "1"],
         "upkeep" => &["never", "1"],
         _ => &[""],
     }

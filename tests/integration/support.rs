@@ -18,6 +18,9 @@ use tidelog_testkit::generate::{Batch, Op, RawRow, SeriesSpec, Step, TimeKind};
 use tidelog_testkit::{Model, ModelError, Row, Shape, SimClock, rows_of};
 use tokio::runtime::Runtime;
 
+/// Files of a few thousand rows are large to the stores of these tests.
+const COMPACTION_TARGET: u64 = 8_000;
+
 /// What a check says: nothing, or what was wrong.
 pub(crate) type Fallible<T = ()> = Result<T, String>;
 
@@ -146,6 +149,7 @@ impl Place {
             Self::Directory(directory) => Store::builder(directory.path().to_str().unwrap()),
         }
         .with_mode(Mode::Shared)
+        .with_compaction_target(COMPACTION_TARGET)
         .with_env(env.clone())
         .with_partitions(partitions)
     }
@@ -253,6 +257,10 @@ impl Pair {
                 let expected = self.model.remove(path, *recursive);
                 agree(&expected, &found).map(|_| ())
             }
+            Op::Compact => match store.compact("/**").await {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                compacted => compacted.map(drop).at("compacting"),
+            },
             Op::Reopen if self.alone => self.reopen_alone().await,
             Op::Reopen => {
                 self.handles[usize::from(step.second)] = self.fresh().await?;

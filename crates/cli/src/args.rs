@@ -91,6 +91,18 @@ pub(crate) enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Merge the files of series until they are few, large and in order of event time
+    ///
+    /// No answer changes, and readers and writers may go on meanwhile. Programs that use the library do
+    /// what pays of it in the background. The files that were merged stay until they are vacuumed.
+    Compact {
+        /// A path, or a glob
+        #[arg(default_value = "/**")]
+        pattern: String,
+        /// Say what would be merged and why, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Check all that is stored, also if it is too damaged to be opened; nothing is written
     ///
     /// The log is read and checked whole; of data files it is checked that each is there and has
@@ -165,6 +177,7 @@ impl Command {
             Self::Demo(DemoArgs { rows: Some(_), dir: None, .. }) => false,
             Self::Demo(_) | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
             Self::Wal(WalCommand::Recover(args)) => !args.dry_run,
+            Self::Compact { dry_run, .. } => !dry_run,
             Self::Sql { statement, .. } => {
                 let verb = statement.split_whitespace().next().unwrap_or_default();
                 ["insert", "copy", "-"].contains(&verb.to_ascii_lowercase().as_str())

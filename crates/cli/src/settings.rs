@@ -63,6 +63,16 @@ pub(crate) struct SettingFlags {
     /// [default: on_request]
     #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "WHO", value_parser = of("upkeep"))]
     upkeep: Option<String>,
+    /// Whether files are merged along with the log [default: true]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "BOOL", value_parser = of("compaction"))]
+    compaction: Option<String>,
+    /// The size that merging files aims at [default: 128MiB]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "BYTES", value_parser = of("compaction_target"))]
+    compaction_target: Option<String>,
+    /// Bytes per second that merging files in the background reads and writes [default: as many as it
+    /// can]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "BYTES", value_parser = of("compaction_rate"))]
+    compaction_rate: Option<String>,
     /// For a store that is made: how long log objects are kept that are no longer part of it
     /// [default: 1d]
     #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "TIME", value_parser = of("log_retention"))]
@@ -131,6 +141,9 @@ impl SettingFlags {
             ("key_pruning", &self.key_pruning),
             ("max_staleness", &self.max_staleness),
             ("upkeep", &self.upkeep),
+            ("compaction", &self.compaction),
+            ("compaction_target", &self.compaction_target),
+            ("compaction_rate", &self.compaction_rate),
             ("log_retention", &self.log_retention),
             ("cache", &self.cache),
             ("cache_size", &self.cache_size),
@@ -171,7 +184,7 @@ mod tests {
                 "mode" => "exclusive",
                 "durability" => "interval:250ms",
                 "hot_max_age" | "max_staleness" | "log_retention" => "7s",
-                "key_pruning" => "false",
+                "key_pruning" | "compaction" => "false",
                 "upkeep" => "background",
                 "store" | "wal_dir" | "cache" => "place",
                 _ => "7",

@@ -30,6 +30,8 @@ pub enum Holder {
     Flush,
     /// Rows of the operation log.
     Log,
+    /// Files that are merged into others.
+    Compaction,
     /// Decoded footers of data files.
     Footers,
     /// Queries.
@@ -38,8 +40,15 @@ pub enum Holder {
 
 impl Holder {
     /// All holders.
-    pub const ALL: [Self; 6] =
-        [Self::Queue, Self::Hot, Self::Flush, Self::Log, Self::Footers, Self::Queries];
+    pub const ALL: [Self; 7] = [
+        Self::Queue,
+        Self::Hot,
+        Self::Flush,
+        Self::Log,
+        Self::Compaction,
+        Self::Footers,
+        Self::Queries,
+    ];
 
     /// What it is called in tables and messages.
     #[must_use]
@@ -49,6 +58,7 @@ impl Holder {
             Self::Hot => "hot",
             Self::Flush => "flush",
             Self::Log => "log",
+            Self::Compaction => "compaction",
             Self::Footers => "footers",
             Self::Queries => "queries",
         }

@@ -365,9 +365,8 @@ impl Decoder<'_> {
             Some("time") => FileOrder::Time,
             other => return Err(Error::NewerFormat { what: format!("files in order {other:?}") }),
         };
-        let superseded = self.wide.superseded == Some(true);
-        if self.wide.row_offset.is_some() || self.wide.min_until.is_some() || superseded {
-            return Err(Error::NewerFormat { what: "shared or superseded files".to_owned() });
+        if self.wide.row_offset.is_some() {
+            return Err(Error::NewerFormat { what: "files that series share".to_owned() });
         }
         let (timestamp, commit) = self.when();
         let row_groups = self.unsigned("row_groups", self.wide.row_groups)?;
@@ -391,11 +390,21 @@ impl Decoder<'_> {
             version_base: self.number("version_base", self.wide.version_base)?,
             partition: text(&self.wide.partition).map(Into::into),
             order,
-            superseded: false,
+            until: self.until()?,
             unique: self.wide.unique_rows == Some(true),
             column_stats: bytes(&self.wide.column_stats),
             commit,
         })
+    }
+
+    /// Which versions have replaced the rows of a file, if it is one of replaced rows.
+    fn until(&self) -> Result<Option<(Version, Version)>, Error> {
+        if self.wide.superseded != Some(true) {
+            return Ok(None);
+        }
+        let first = Version::new(self.number("min_until", self.wide.min_until)?);
+        let last = Version::new(self.number("max_until", self.wide.max_until)?);
+        Ok(Some((first, last)))
     }
 }
 

@@ -301,7 +301,9 @@ impl Record {
             version_base: Some(row.version_base),
             partition: row.partition.as_deref().map(str::to_owned),
             file_order: Some(order_name(row.order).to_owned()),
-            superseded: Some(row.superseded),
+            superseded: Some(row.until.is_some()),
+            min_until: row.until.map(|(first, _)| first.number()),
+            max_until: row.until.map(|(_, last)| last.number()),
             unique: Some(row.unique),
             column_stats: Some(row.column_stats.to_vec()),
             ..Self::default()

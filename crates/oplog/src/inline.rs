@@ -143,7 +143,7 @@ mod tests {
                 version_base: number,
                 partition: None,
                 order: FileOrder::Time,
-                superseded: false,
+                until: None,
                 unique: number == 1,
                 column_stats: Vec::new().into(),
                 commit,

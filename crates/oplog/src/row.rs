@@ -188,8 +188,9 @@ pub struct FileRow {
     pub partition: Option<Arc<str>>,
     /// The order of its rows.
     pub order: FileOrder,
-    /// Whether its rows have been replaced or deleted by a later version.
-    pub superseded: bool,
+    /// Of a file whose rows have all been replaced or deleted by later versions, the lowest and the
+    /// highest of these. Each row says which in its column `__until`: it is visible before that.
+    pub until: Option<(Version, Version)>,
     /// Whether no two of its rows share key and event time.
     pub unique: bool,
     /// Statistics of its columns, encoded.

@@ -4,6 +4,7 @@
 //! search skips a chunk whose range it does not touch. Rows arrive mostly in order of event time, so
 //! chunks rarely overlap.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
@@ -13,6 +14,8 @@ use crate::error::Error;
 use crate::row::{FileOp, FileRow, Row, VersionRow};
 
 const CHUNK_ROWS: usize = 256;
+/// Rows of so many files that were removed are kept at least, so that letting go of them pays.
+const REMOVED_MAX: usize = 64;
 /// What a series takes without a row, about.
 const OVERHEAD_BYTES: u64 = 512;
 const POINTERS_BYTES: usize = 32;
@@ -137,7 +140,11 @@ pub struct SeriesState {
     versions: RangeLog<VersionRow>,
     files: RangeLog<FileRow>,
     removed: HashTrieMapSync<FileId, CommitVersion>,
+    /// How many of its files now hold rows that were replaced.
+    superseded: usize,
     rows: u64,
+    /// Of all files that were ever added.
+    file_bytes: u64,
     /// What the rows of the log take in memory, about.
     bytes: u64,
 }
@@ -151,7 +158,9 @@ impl SeriesState {
             versions: RangeLog::default(),
             files: RangeLog::default(),
             removed: HashTrieMapSync::new_sync(),
+            superseded: 0,
             rows: 0,
+            file_bytes: 0,
             bytes: OVERHEAD_BYTES,
         }
     }
@@ -218,10 +227,36 @@ impl SeriesState {
 
     pub(crate) fn push_file(&mut self, row: FileRow) {
         self.bytes += file_bytes(&row);
+        let superseded = usize::from(row.until.is_some());
         match row.op {
-            FileOp::Add => self.files.push(Arc::new(row)),
-            FileOp::Remove => self.removed.insert_mut(row.file, row.commit),
+            FileOp::Add => {
+                self.superseded += superseded;
+                self.file_bytes += row.size;
+                self.files.push(Arc::new(row));
+            }
+            FileOp::Remove => {
+                self.superseded = self.superseded.saturating_sub(superseded);
+                self.removed.insert_mut(row.file, row.commit);
+                self.forget_removed();
+            }
         }
+    }
+
+    /// Lets go of the rows of files that were removed, once they are most: what is left is looked
+    /// through at every read.
+    fn forget_removed(&mut self) {
+        if self.removed.size() < REMOVED_MAX || self.removed.size() * 2 < self.files.len() {
+            return;
+        }
+        let mut left = RangeLog::default();
+        for file in self.files() {
+            left.push(Arc::clone(file));
+        }
+        let forgotten = self.files.iter().filter(|file| self.removed.contains_key(&file.file));
+        let bytes: u64 = forgotten.map(|file| file_bytes(file)).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.files = left;
+        self.removed = HashTrieMapSync::new_sync();
     }
 
     /// What it takes in memory, in bytes, about.
@@ -278,9 +313,26 @@ impl SeriesState {
         self.rows
     }
 
-    /// The files that hold its rows now, in the order in which they were added.
+    /// The bytes of all files that were ever added, those of files that are there no more included.
+    #[must_use]
+    pub fn file_bytes_written(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// The files that hold its rows now, in the order in which they were added; those of rows that were
+    /// replaced included.
     pub fn files(&self) -> impl Iterator<Item = &Arc<FileRow>> {
         self.files.iter().filter(|file| !self.removed.contains_key(&file.file))
+    }
+
+    /// Whether all these files hold rows of it now.
+    #[must_use]
+    pub fn are_live(&self, files: impl Iterator<Item = FileId>) -> bool {
+        let mut asked: HashSet<FileId> = files.collect();
+        for file in self.files() {
+            asked.remove(&file.file);
+        }
+        asked.is_empty()
     }
 
     /// The files now that touch `range`.
@@ -292,6 +344,12 @@ impl SeriesState {
     #[must_use]
     pub fn file_count(&self) -> usize {
         self.files.len() - self.removed.size()
+    }
+
+    /// How many of them hold rows that were not replaced.
+    #[must_use]
+    pub fn head_file_count(&self) -> usize {
+        self.file_count() - self.superseded
     }
 }
 

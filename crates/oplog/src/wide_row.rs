@@ -78,6 +78,7 @@ pub(crate) struct WideRow<'a> {
     pub(crate) superseded: Option<bool>,
     pub(crate) unique_rows: Option<bool>,
     pub(crate) min_until: Option<i64>,
+    pub(crate) max_until: Option<i64>,
     #[serde(default, deserialize_with = "hexadecimal")]
     pub(crate) column_stats: Option<Cow<'a, [u8]>>,
 }
@@ -138,6 +139,7 @@ pub(crate) struct Columns<'a> {
     superseded: &'a BooleanArray,
     unique: &'a BooleanArray,
     min_until: &'a Int64Array,
+    max_until: &'a Int64Array,
     column_stats: &'a BinaryArray,
 }
 
@@ -188,6 +190,7 @@ impl<'a> Columns<'a> {
             superseded: array(object, batch, column::SUPERSEDED)?,
             unique: array(object, batch, column::UNIQUE)?,
             min_until: array(object, batch, column::MIN_UNTIL)?,
+            max_until: array(object, batch, column::MAX_UNTIL)?,
             column_stats: array(object, batch, column::COLUMN_STATS)?,
         })
     }
@@ -227,6 +230,7 @@ impl<'a> Columns<'a> {
             superseded: boolean(self.superseded, row),
             unique_rows: boolean(self.unique, row),
             min_until: long(self.min_until, row),
+            max_until: long(self.max_until, row),
             column_stats: binary(self.column_stats, row),
         }
     }

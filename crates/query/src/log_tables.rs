@@ -45,7 +45,7 @@ const VERSIONS: [&str; 11] = [
     "event_time_column",
     "transaction_id",
 ];
-const FILES: [&str; 18] = [
+const FILES: [&str; 21] = [
     "commit_version",
     "timestamp",
     "op",
@@ -63,6 +63,9 @@ const FILES: [&str; 18] = [
     "version_base",
     "file_order",
     "unique_rows",
+    "superseded",
+    "min_until",
+    "max_until",
     "hash",
 ];
 

@@ -24,14 +24,14 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{BinaryExpr, Column};
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, IsNullExpr};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use tidelog_core::{AsOf, TimeRange, TimeUnit};
-use tidelog_store::{Engine, PATH_COLUMN, SeriesView, VERSION_COLUMN};
+use tidelog_store::{Engine, PATH_COLUMN, SeriesView, UNTIL_COLUMN, VERSION_COLUMN};
 
 use crate::error::Error;
 use crate::insert::AppendSink;
@@ -109,6 +109,9 @@ impl SeriesTable {
         }
         let mut stored = columns;
         stored.push(version_field());
+        if views.iter().any(SeriesView::shows_replaced_rows) {
+            stored.push(until_field());
+        }
         let title = match as_of {
             AsOf::Head => title,
             other => format!("{title} as of {other}"),
@@ -325,7 +328,8 @@ impl SeriesTable {
         TieredSource::new(self.table_schema(), options, Arc::new(readers))
     }
 
-    /// The predicate that hides rows of later versions, if some file holds any.
+    /// The predicate that hides rows of later versions, and those that were replaced by then, if some
+    /// file holds any.
     fn visibility(
         &self,
         files: &[ScanFile],
@@ -334,9 +338,19 @@ impl SeriesTable {
         if !files.iter().any(|file| file.partly_visible) {
             return Ok(None);
         }
-        let visible = Arc::new(Column::new_with_schema(VISIBLE_COLUMN, table)?);
+        let visible = || Column::new_with_schema(VISIBLE_COLUMN, table).map(Arc::new);
         let version = version_expr(table)?;
-        Ok(Some(Arc::new(BinaryExpr::new(version, Operator::LtEq, visible))))
+        let written: Arc<dyn PhysicalExpr> =
+            Arc::new(BinaryExpr::new(version, Operator::LtEq, visible()?));
+        if !files.iter().any(|file| file.row.until.is_some()) {
+            return Ok(Some(written));
+        }
+        // Null in files of rows that were not replaced, which do not have the column.
+        let until: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema(UNTIL_COLUMN, table)?);
+        let stands = Arc::new(IsNullExpr::new(Arc::clone(&until)));
+        let later = Arc::new(BinaryExpr::new(until, Operator::Gt, visible()?));
+        let not_replaced = Arc::new(BinaryExpr::new(stands, Operator::Or, later));
+        Ok(Some(Arc::new(BinaryExpr::new(written, Operator::And, not_replaced))))
     }
 
     /// The shown columns at `indices` as expressions over the table schema.
@@ -472,6 +486,11 @@ fn time_cut(
 
 fn path_field() -> FieldRef {
     Arc::new(Field::new(PATH_COLUMN, DataType::Utf8View, false))
+}
+
+/// Absent from files of rows that were not replaced.
+fn until_field() -> FieldRef {
+    Arc::new(Field::new(UNTIL_COLUMN, DataType::Int64, true))
 }
 
 fn version_field() -> FieldRef {

@@ -16,8 +16,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tidelog_core::{
-    CommitVersion, Env, NodeId, TransactionId, TreePath, Version, WalId, WriteTime,
+    CommitVersion, Env, FileId, NodeId, TransactionId, TreePath, Version, WalId, WriteTime,
 };
 use tidelog_oplog::{
     CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, Log, Merged, Row,
@@ -31,6 +32,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use crate::compact::{self, CompactionOptions, Touched};
+use crate::engine::Ground;
 use crate::error::Error;
 use crate::pace::{Before, Pace};
 use crate::prepare::VersionFacts;
@@ -73,6 +76,9 @@ pub(crate) enum Work {
     Merge(Merged),
     /// Announces parts that are about to be deleted.
     Vacuum(Expired),
+    /// Files of a series in the place of others with the same rows. It is stale if one of these, or the
+    /// series, has gone.
+    Compact(Box<Compaction>),
 }
 
 /// Versions of one series, prepared against the series as the caller saw it.
@@ -101,6 +107,17 @@ pub(crate) struct Flush {
     pub(crate) tree: Vec<TreeRow>,
     pub(crate) versions: Vec<Arc<VersionRow>>,
     pub(crate) files: Vec<FileRow>,
+}
+
+/// Files of one series, durable, with the same rows as others.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    pub(crate) node: NodeId,
+    pub(crate) path: TreePath,
+    /// The files that are replaced.
+    pub(crate) inputs: Vec<Arc<FileRow>>,
+    /// Those in their place.
+    pub(crate) outputs: Vec<FileRow>,
 }
 
 /// Rows of a write-ahead log whose claim was ended by another writer.
@@ -211,19 +228,34 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task on the current runtime; it ends when the last clone is dropped.
+    /// Starts the task on the current runtime, with its background; they end when the last clone is
+    /// dropped.
     pub(crate) fn spawn(
-        store: Arc<dyn ObjectStore>,
-        log: Log,
-        env: Env,
+        ground: &Ground,
         upkeep: UpkeepMode,
+        compaction: &CompactionOptions,
+        touched: &Touched,
         own: OwnEpoch,
     ) -> Self {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
         let writer = Self { queue };
+        let Ground { store, log, env, .. } = ground.clone();
         let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
-        let task =
-            WriterTask { store, log, env, landed, pace: Pace::default(), own, probed: false };
+        let (alive, ended) = watch::channel(());
+        if upkeep == UpkeepMode::Background {
+            compact::spawn(ground, compaction, touched, writer.downgrade(), ended);
+        }
+        let task = WriterTask {
+            store,
+            log,
+            env,
+            landed,
+            touched: touched.clone(),
+            _alive: alive,
+            pace: Pace::default(),
+            own,
+            probed: false,
+        };
         tokio::spawn(task.run(intents));
         writer
     }
@@ -262,6 +294,10 @@ struct WriterTask {
     env: Env,
     /// Tells the background upkeep, if there is any, how long the tail of the log has become.
     landed: Option<watch::Sender<usize>>,
+    /// Takes note of the series that got files.
+    touched: Touched,
+    /// Dropped, it ends what runs beside.
+    _alive: watch::Sender<()>,
     pace: Pace,
     own: OwnEpoch,
     probed: bool,
@@ -401,6 +437,8 @@ impl WriterTask {
                 if let Some(landed) = &self.landed {
                     upkeep::tell(landed, snapshot.tail_length());
                 }
+                self.touched
+                    .add(group.iter().flat_map(|intent| intent.work.series_with_new_files()));
                 for (intent, versions) in group.into_iter().zip(versions) {
                     answer(intent.reply, Ok(Landed { versions }));
                 }
@@ -454,6 +492,7 @@ impl Work {
                 | TreeChange::Rename { from: path, .. }
                 | TreeChange::Remove { path, .. },
             ) => path.clone(),
+            Self::Compact(compaction) => compaction.path.clone(),
             Self::Flush(_)
             | Self::Recover(_)
             | Self::Claim(_)
@@ -461,6 +500,19 @@ impl Work {
             | Self::TakeOver(_)
             | Self::Merge(_)
             | Self::Vacuum(_) => TreePath::root(),
+        }
+    }
+
+    /// The series to which it adds rows in files.
+    fn series_with_new_files(&self) -> Vec<NodeId> {
+        let of_appends = |appends: &[SeriesAppend]| {
+            appends.iter().flat_map(|append| append.files.iter()).map(|file| file.node).collect()
+        };
+        match self {
+            Self::Append(appends) => of_appends(appends),
+            Self::Recover(recovery) => of_appends(&recovery.appends),
+            Self::Flush(flush) => flush.files.iter().map(|file| file.node).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -484,7 +536,8 @@ impl Work {
             | Self::Release(_)
             | Self::TakeOver(_)
             | Self::Merge(_)
-            | Self::Vacuum(_) => None,
+            | Self::Vacuum(_)
+            | Self::Compact(_) => None,
         }
     }
 }
@@ -534,6 +587,8 @@ struct Draft<'a> {
     tree: TreeDraft,
     heads: HashMap<NodeId, Version>,
     given_ids: HashSet<(NodeId, TransactionId)>,
+    /// Files that are removed.
+    removed: HashSet<FileId>,
     rows: Vec<Row>,
     merged: Vec<Merged>,
     covers: Option<(WalId, u64)>,
@@ -549,6 +604,7 @@ impl<'a> Draft<'a> {
             tree,
             heads: HashMap::new(),
             given_ids: HashSet::new(),
+            removed: HashSet::new(),
             rows: Vec::new(),
             merged: Vec::new(),
             covers: None,
@@ -568,6 +624,7 @@ impl<'a> Draft<'a> {
             Work::TakeOver(end) => self.add_take_over(end).map(|()| Vec::new()),
             Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
             Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
+            Work::Compact(compaction) => self.add_compaction(compaction).await.map(|()| Vec::new()),
         };
         if added.is_err() {
             self.rows.truncate(rows);
@@ -666,6 +723,34 @@ impl<'a> Draft<'a> {
         }
         let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
         self.rows.push(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }));
+        Ok(())
+    }
+
+    /// Anybody may, also while another has the store alone: no answer changes.
+    async fn add_compaction(&mut self, compaction: &Compaction) -> Result<(), Rejected> {
+        let Compaction { node, inputs, outputs, .. } = compaction;
+        if self.tree.tree().node(*node).is_none() || self.base.tree().node(*node).is_none() {
+            return Err(Rejected::Stale);
+        }
+        let series = self.log.series(&self.base, *node).await?;
+        let files = || inputs.iter().map(|file| file.file);
+        if !series.are_live(files()) || files().any(|file| self.removed.contains(&file)) {
+            return Err(Rejected::Stale);
+        }
+        self.removed.extend(files());
+        let timestamp = self.tree.last_write();
+        self.rows.extend(inputs.iter().map(|file| {
+            // What it said of its pages and columns stands in the row that added it.
+            Row::File(FileRow {
+                op: FileOp::Remove,
+                timestamp,
+                page_hashes: Bytes::new(),
+                column_stats: Bytes::new(),
+                ..FileRow::clone(file)
+            })
+        }));
+        let added = outputs.iter().cloned().map(|file| FileRow { timestamp, ..file });
+        self.rows.extend(added.map(Row::File));
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float16Type, Float32Type, Float64Type,
-    Int8Type, Int16Type, Int32Type, Int64Type, Schema, UInt8Type, UInt16Type, UInt32Type,
+    Int8Type, Int16Type, Int32Type, Int64Type, Schema, SchemaRef, UInt8Type, UInt16Type,
+    UInt32Type,
 };
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -32,7 +33,7 @@ use crate::hot::memory_of;
 use crate::names::DATA_DIRECTORY;
 use crate::pages::PageTable;
 use crate::prepare::PreparedRows;
-use crate::series_schema::{SeriesSchema, VERSION_COLUMN, time_values};
+use crate::series_schema::{SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN, time_values};
 
 const ZSTD_LEVEL: i32 = 3;
 const ROW_GROUP_ROWS: usize = 131_072;
@@ -62,6 +63,8 @@ pub(crate) struct EncodedFile {
     pub(crate) min_version: i64,
     pub(crate) max_version: i64,
     pub(crate) unique: bool,
+    /// Of a file of replaced rows, the lowest and the highest version that replaced one.
+    pub(crate) until: Option<(i64, i64)>,
 }
 
 impl EncodedFile {
@@ -88,7 +91,7 @@ impl EncodedFile {
             version_base: 0,
             partition: None,
             order: FileOrder::Time,
-            superseded: false,
+            until: self.until.map(|(first, last)| (Version::new(first), Version::new(last))),
             unique: self.unique,
             column_stats: self.column_stats.clone(),
             commit: CommitVersion::default(),
@@ -118,7 +121,7 @@ pub(crate) fn encode(
             unique: prepared.unique,
         };
         let style = Style::of(rows.batch.columns(), std::slice::from_ref(&rows.batch));
-        let mut file = FileWriter::try_new(path, schema, &style)?;
+        let mut file = FileWriter::try_new(path, schema, schema.stored_columns(), &style)?;
         file.write(&rows)?;
         files.push(file.finish()?);
         start = end;
@@ -135,11 +138,11 @@ pub(crate) fn encode_parts(
     parts: impl Iterator<Item = Result<PreparedRows, Error>>,
 ) -> Result<Vec<EncodedFile>, Error> {
     let mut files = Vec::new();
-    let mut open: Option<FileWriter<'_>> = None;
+    let mut open: Option<FileWriter> = None;
     for part in parts {
         let mut file = match open.take() {
             Some(file) => file,
-            None => FileWriter::try_new(path, schema, style)?,
+            None => FileWriter::try_new(path, schema, schema.stored_columns(), style)?,
         };
         file.write(&part?)?;
         if file.rows >= FILE_ROWS_MAX as u64 {
@@ -163,36 +166,84 @@ impl Style {
     /// For the rows that `pieces` hold together; `sample` shows a selection of each column. None of
     /// a dictionary column is needed.
     pub(crate) fn of(sample: &[ArrayRef], pieces: &[RecordBatch]) -> Self {
-        let properties = properties(sample, pieces);
+        let rows = pieces.iter().map(RecordBatch::num_rows).sum();
+        let schema = pieces.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        let holds_nan = |column: usize| pieces.iter().any(|piece| holds_nan(piece.column(column)));
+        let properties = properties(sample, &schema, rows, holds_nan);
         Self {
             properties: properties.map_err(|error| error.to_string()),
             estimate: pieces.iter().map(memory_of).sum::<usize>() / 2 + 16 * 1024,
         }
     }
+
+    /// For about `rows` rows in `bytes` bytes of a file, which come one part after the other and have
+    /// these `columns`; `may_hold_nan` tells the columns in which there may be a NaN.
+    pub(crate) fn of_stream(
+        sample: &[ArrayRef],
+        columns: &Schema,
+        rows: usize,
+        bytes: usize,
+        may_hold_nan: impl Fn(usize) -> bool,
+    ) -> Self {
+        let properties = properties(sample, columns, rows, may_hold_nan);
+        Self {
+            properties: properties.map_err(|error| error.to_string()),
+            estimate: bytes + bytes / 8 + 16 * 1024,
+        }
+    }
 }
 
 /// A file that is being written, in memory.
-struct FileWriter<'a> {
-    path: &'a TreePath,
-    schema: &'a SeriesSchema,
+pub(crate) struct FileWriter {
+    path: TreePath,
+    schema: SeriesSchema,
     writer: ArrowWriter<Vec<u8>>,
     rows: u64,
     /// The first and last event time, and the first and last version.
     times: Option<(i64, i64)>,
     versions: Option<(i64, i64)>,
+    until: Option<(i64, i64)>,
     stats: Vec<GatheredStats>,
     unique: bool,
 }
 
-impl<'a> FileWriter<'a> {
-    fn try_new(path: &'a TreePath, schema: &'a SeriesSchema, style: &Style) -> Result<Self, Error> {
+impl FileWriter {
+    /// A file with the columns of the series as stored, or those of replaced rows.
+    pub(crate) fn try_new(
+        path: &TreePath,
+        schema: &SeriesSchema,
+        columns: SchemaRef,
+        style: &Style,
+    ) -> Result<Self, Error> {
         let fail = |reason: String| Error::Encode { path: path.clone(), reason };
-        let (buffer, columns) = (Vec::with_capacity(style.estimate), schema.stored_columns());
+        let buffer = Vec::with_capacity(style.estimate);
         let properties = style.properties.clone().map_err(fail)?;
         let writer = ArrowWriter::try_new(buffer, columns, Some(properties));
         let writer = writer.map_err(|error| fail(error.to_string()))?;
-        let (stats, unique) = (Vec::new(), true);
-        Ok(Self { path, schema, writer, rows: 0, times: None, versions: None, stats, unique })
+        Ok(Self {
+            path: path.clone(),
+            schema: schema.clone(),
+            writer,
+            rows: 0,
+            times: None,
+            versions: None,
+            until: None,
+            stats: Vec::new(),
+            unique: true,
+        })
+    }
+
+    /// Bytes that the file has already, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// Ends a row group that has become so large.
+    pub(crate) fn end_row_group_beyond(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.writer.in_progress_size() < bytes {
+            return Ok(());
+        }
+        self.writer.flush().map_err(|error| self.fail(error))
     }
 
     fn fail(&self, reason: impl ToString) -> Error {
@@ -200,19 +251,23 @@ impl<'a> FileWriter<'a> {
     }
 
     /// Adds rows that follow those before.
-    fn write(&mut self, part: &PreparedRows) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, part: &PreparedRows) -> Result<(), Error> {
         let batch = &part.batch;
         self.writer.write(batch).map_err(|error| self.fail(error))?;
         let times = part.times.values();
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
-        let Some((numbers, columns)) = batch.columns().split_last() else { return Ok(()) };
+        let columns = self.schema.columns().fields().len();
+        let Some((columns, hidden)) = batch.columns().split_at_checked(columns) else {
+            return Err(self.fail("columns are missing"));
+        };
         self.rows += batch.num_rows() as u64;
         self.times = Some((self.times.map_or(*first, |(first, _)| first), *last));
-        let numbers = numbers.as_primitive::<Int64Type>();
-        let least = arrow::compute::min(numbers).unwrap_or_default();
-        let greatest = arrow::compute::max(numbers).unwrap_or_default();
-        let (low, high) = self.versions.unwrap_or((least, greatest));
-        self.versions = Some((low.min(least), high.max(greatest)));
+        if let Some(numbers) = hidden.first() {
+            stretch(&mut self.versions, numbers);
+        }
+        if let Some(numbers) = hidden.get(1) {
+            stretch(&mut self.until, numbers);
+        }
         self.stats.resize_with(columns.len(), GatheredStats::default);
         for (stats, column) in self.stats.iter_mut().zip(columns) {
             stats.add(column);
@@ -221,8 +276,8 @@ impl<'a> FileWriter<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<EncodedFile, Error> {
-        let Self { path, schema, writer, rows, times, versions, stats, unique } = self;
+    pub(crate) fn finish(self) -> Result<EncodedFile, Error> {
+        let Self { path, schema, writer, rows, times, versions, until, stats, unique } = self;
         let fail = |reason: String| Error::Encode { path: path.clone(), reason };
         let bytes = writer.into_inner().map_err(|error| fail(error.to_string()))?;
         let (bytes, metadata) = parsed(bytes).map_err(|error| fail(error.to_string()))?;
@@ -248,11 +303,21 @@ impl<'a> FileWriter<'a> {
             min_version,
             max_version,
             unique,
+            until,
             pages: Arc::new(pages),
             metadata: Arc::new(metadata),
             bytes,
         })
     }
+}
+
+/// Makes bounds hold the numbers of a column too.
+fn stretch(bounds: &mut Option<(i64, i64)>, numbers: &ArrayRef) {
+    let numbers = numbers.as_primitive::<Int64Type>();
+    let least = arrow::compute::min(numbers).unwrap_or_default();
+    let greatest = arrow::compute::max(numbers).unwrap_or_default();
+    let (low, high) = bounds.unwrap_or((least, greatest));
+    *bounds = Some((low.min(least), high.max(greatest)));
 }
 
 fn parsed(bytes: Vec<u8>) -> Result<(Bytes, ParquetMetaData), parquet::errors::ParquetError> {
@@ -264,10 +329,10 @@ fn parsed(bytes: Vec<u8>) -> Result<(Bytes, ParquetMetaData), parquet::errors::P
 
 fn properties(
     sample: &[ArrayRef],
-    pieces: &[RecordBatch],
+    schema: &Schema,
+    rows: usize,
+    holds_nan: impl Fn(usize) -> bool,
 ) -> Result<WriterProperties, parquet::errors::ParquetError> {
-    let rows = pieces.iter().map(RecordBatch::num_rows).sum();
-    let schema = pieces.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -276,7 +341,7 @@ fn properties(
         .set_created_by(concat!("tidelog ", env!("CARGO_PKG_VERSION")).to_owned());
     for (index, (field, column)) in schema.fields().iter().zip(sample).enumerate() {
         builder = choose_encoding(builder, field.name(), column, rows);
-        if pieces.iter().any(|piece| holds_nan(piece.column(index))) {
+        if holds_nan(index) {
             // Parquet leaves NaN out of its bounds, but it compares as the greatest value: a page
             // would be skipped that has rows to show.
             let path = ColumnPath::from(field.name().as_str());
@@ -310,7 +375,7 @@ fn choose_encoding(
     } else {
         builder
     };
-    if name == VERSION_COLUMN {
+    if [VERSION_COLUMN, UNTIL_COLUMN].contains(&name) {
         return builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);

@@ -12,6 +12,7 @@ use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::commit::{Landed, OwnEpoch, Rejected, TreeChange, Work, Writer};
+use crate::compact::{CompactionOptions, Touched};
 use crate::error::Error;
 use crate::file_reader::FileReaders;
 use crate::free::TakenOver;
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub footer_cache_bytes_max: u64,
     /// Who keeps the log short.
     pub upkeep: UpkeepMode,
+    /// How files are kept few and large.
+    pub compaction: CompactionOptions,
     /// For how long a read may take the newest state that the handle has seen for the newest there
     /// is. Zero asks the store at every read.
     pub max_staleness: Duration,
@@ -64,6 +67,7 @@ impl Default for EngineOptions {
             memory_bytes_max: None,
             footer_cache_bytes_max: 64 * 1024 * 1024,
             upkeep: UpkeepMode::default(),
+            compaction: CompactionOptions::default(),
             max_staleness: Duration::ZERO,
             log: LogOptions::default(),
             mode: Mode::default(),
@@ -92,6 +96,8 @@ pub(crate) struct Ground {
 struct Inner {
     ground: Ground,
     upkeep: UpkeepMode,
+    compaction: CompactionOptions,
+    touched: Touched,
     max_staleness_nanos: AtomicU64,
     mode: Mode,
     tier: TierOptions,
@@ -149,6 +155,8 @@ impl Engine {
         let inner = Inner {
             ground: Ground { store, log, env, files, memory },
             upkeep: options.upkeep,
+            compaction: options.compaction.clone(),
+            touched: Touched::default(),
             max_staleness_nanos: AtomicU64::new(nanos(options.max_staleness)),
             mode: options.mode,
             limits: Arc::new(LiveLimits::new(TierLimits::from(&options.tier))),
@@ -347,6 +355,15 @@ impl Engine {
         &self.inner.ground
     }
 
+    pub(crate) fn compaction(&self) -> &CompactionOptions {
+        &self.inner.compaction
+    }
+
+    /// The series to which this handle has added files.
+    pub(crate) fn touched(&self) -> &Touched {
+        &self.inner.touched
+    }
+
     pub(crate) fn tier_options(&self) -> &TierOptions {
         &self.inner.tier
     }
@@ -371,8 +388,9 @@ impl Engine {
         match writer.as_ref().filter(|writer| !writer.is_closed()) {
             Some(running) => running.clone(),
             None => {
-                let Ground { store, log, env, .. } = inner.ground.clone();
-                let started = Writer::spawn(store, log, env, inner.upkeep, inner.own.clone());
+                let (upkeep, own) = (inner.upkeep, inner.own.clone());
+                let compaction = &inner.compaction;
+                let started = Writer::spawn(&inner.ground, upkeep, compaction, &inner.touched, own);
                 writer.insert(started).clone()
             }
         }

@@ -153,6 +153,17 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Files that were to be merged did not come out as they went in. They stay as they are.
+    #[error(
+        "files of {path} are not merged, and stay as they are: {reason}; this is a bug, or `tidelog fsck \
+         --deep` finds damage"
+    )]
+    Compaction {
+        /// The series.
+        path: TreePath,
+        /// What differs.
+        reason: String,
+    },
     /// Rows that cannot be written as Parquet.
     #[error("rows for {path} cannot be written as Parquet: {reason}; change the column's type")]
     Encode {
@@ -298,7 +309,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoMatch { .. } => ErrorKind::NotFound,
             Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             Self::AsOf { .. } => ErrorKind::NotFound,
-            Self::DamagedFile { .. } => ErrorKind::Corruption,
+            Self::DamagedFile { .. } | Self::Compaction { .. } => ErrorKind::Corruption,
             Self::Contention { .. } => ErrorKind::Conflict,
             Self::Store { source, .. } => kind_of(source),
             Self::Log(error) => error.kind(),

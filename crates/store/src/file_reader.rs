@@ -191,7 +191,7 @@ impl FileReader {
     ///
     /// # Errors
     /// [`Error::DamagedFile`] if the bytes are not what was written, or the store's failure.
-    async fn footer(&self) -> Result<Footer, Error> {
+    pub(crate) async fn footer(&self) -> Result<Footer, Error> {
         if let Some(footer) = self.readers.footers.get(&self.file.file) {
             return Ok(footer);
         }
@@ -219,7 +219,11 @@ impl FileReader {
         Ok(footer)
     }
 
-    async fn ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
+    /// Ranges of bytes, of whole pages that were checked.
+    ///
+    /// # Errors
+    /// As [`Self::footer`].
+    pub(crate) async fn ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, Error> {
         let footer = self.footer().await?;
         if let Some(whole) = &footer.whole {
             return ranges.iter().map(|range| self.cut(whole, 0, range)).collect();

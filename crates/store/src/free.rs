@@ -20,7 +20,8 @@ use tidelog_oplog::{Epoch, Snapshot, TakeOver};
 use tidelog_wal::Holder;
 
 use crate::commit::{OwnEpoch, Rejected, Work, Writer};
-use crate::engine::{Engine, Ground};
+use crate::compact::Touched;
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::owner::{Owner, TierOptions, abandoned, gauge};
 use crate::upkeep::UpkeepMode;
@@ -87,8 +88,9 @@ impl Engine {
         let ground = self.ground();
         // What this handle writes besides stays refused until all of it is in.
         let own = OwnEpoch::default();
-        let Ground { store, log, env, .. } = ground.clone();
-        let writer = Writer::spawn(store, log, env, UpkeepMode::OnRequest, own.clone());
+        let (compaction, touched) = (self.compaction(), Touched::default());
+        let upkeep = UpkeepMode::OnRequest;
+        let writer = Writer::spawn(self.ground(), upkeep, compaction, &touched, own.clone());
         let (options, limits) = (self.tier_options(), self.live_limits());
         match Owner::claim(ground, writer, &own, options, limits, directory).await {
             Ok(owner) => owner.close().await.map(|()| true),

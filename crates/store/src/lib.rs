@@ -12,6 +12,7 @@
 //! | `conform`, `prepare`, `encode` | input → the series' schema → sorted rows → a Parquet file |
 //! | [`pages`], [`file_reader`] | hashes of pages, and readers that check them |
 //! | [`changes`] | versions as they land |
+//! | [`compact`] | files kept few, large and sorted |
 //! | `free` | a store that another writer has for itself, freed or taken over |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
 //! | [`memory`] | how the memory budget is divided |
@@ -32,6 +33,7 @@
 
 pub mod append;
 pub mod changes;
+pub mod compact;
 pub mod engine;
 pub mod error;
 pub mod file_reader;
@@ -59,6 +61,7 @@ mod tree_draft;
 
 pub use append::{Append, AppendResults};
 pub use changes::FollowOptions;
+pub use compact::{CompactionOptions, CompactionReport, Merge, Reason, SeriesCompaction};
 pub use engine::{AppendReceipt, Durability, Engine, EngineOptions, Mode, schema_of};
 pub use error::Error;
 pub use file_reader::{FileReader, FileReaders};
@@ -68,7 +71,7 @@ pub use head::Head;
 pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierLimits, TierOptions, TierStatistics, WalDurability};
 pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
-pub use series_schema::{PATH_COLUMN, SeriesSchema, VERSION_COLUMN, time_values};
+pub use series_schema::{PATH_COLUMN, SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN, time_values};
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
 pub use tiers::{TierOwner, Tiers};
 pub use upkeep::{Maintained, UpkeepMode};

@@ -6,6 +6,7 @@
 //! | hot | 1/4 | 1/2; while queries run, 1/4 | a generation is sealed early, then appends wait |
 //! | flush | 3/16 | the same | fewer series at once |
 //! | log | 1/16, 256 MiB at most | the same | the rows of series that were not asked for longest |
+//! | compaction | 1/16, 208 MiB at most | 1/4, 208 MiB at most | smaller files, of fewer at once |
 //! | footers | 1/16, 64 MiB at most | the same | the footers that were not read longest |
 //! | queries | 1/4 | what is free | operators spill, or the query fails |
 //!
@@ -25,6 +26,8 @@ pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
 const MEMORY_BYTES_DEFAULT_MIN: u64 = 256 << 20;
 const QUEUE_BYTES_MAX: u64 = 128 << 20;
 const LOG_BYTES_MAX: u64 = 256 << 20;
+/// A file of the usual target, and what it is made of.
+const COMPACTION_BYTES_MAX: u64 = 208 << 20;
 
 /// The budget of a store that is opened with these options.
 pub(crate) fn budget(options: &EngineOptions) -> Result<MemoryBudget, Error> {
@@ -44,6 +47,10 @@ fn share(holder: Holder, limit: u64, options: &EngineOptions) -> Share {
         Holder::Hot => Share { floor: (limit / 4).min(2 * generation), ceiling: 2 * generation },
         Holder::Flush => both(generation / 4 * 3),
         Holder::Log => both((limit / 16).min(LOG_BYTES_MAX)),
+        Holder::Compaction => Share {
+            floor: (limit / 16).min(COMPACTION_BYTES_MAX),
+            ceiling: (limit / 4).min(COMPACTION_BYTES_MAX),
+        },
         Holder::Footers => both((limit / 16).min(options.footer_cache_bytes_max)),
         _ => Share { floor: limit / 4, ceiling: limit },
     };
@@ -86,7 +93,7 @@ mod tests {
                 };
                 let budget = budget(&options).unwrap();
                 let floors: u64 = Holder::ALL.iter().map(|h| budget.share(*h).floor).sum();
-                assert!(floors <= limit / 8 * 7, "{floors} of {limit}");
+                assert!(floors <= limit / 16 * 15, "{floors} of {limit}");
                 assert!(budget.within_reach(Holder::Queries) >= limit / 4);
             }
         }

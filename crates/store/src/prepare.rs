@@ -178,6 +178,25 @@ fn deduplicated(
     filter_record_batch(batch, &BooleanArray::from(keep)).map_err(|e| encode_error(path, &e))
 }
 
+/// Whether no two rows of a batch, which is in order, share key and event time.
+pub(crate) fn is_unique(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    batch: &RecordBatch,
+) -> Result<bool, Error> {
+    Ok(Sorter::new(path, schema, batch)?.is_unique())
+}
+
+/// Of each row of a batch but the last, whether it shares key and event time with the next.
+pub(crate) fn same_as_next(
+    path: &TreePath,
+    schema: &SeriesSchema,
+    batch: &RecordBatch,
+) -> Result<Vec<bool>, Error> {
+    let sorter = Sorter::new(path, schema, batch)?;
+    Ok((1..batch.num_rows()).map(|row| sorter.compare(row - 1, row).is_eq()).collect())
+}
+
 /// Compares rows of a batch by (event time, key).
 struct Sorter {
     times: Int64Array,

@@ -15,6 +15,8 @@ use crate::error::Error;
 
 /// The hidden column that tells which version a row belongs to, relative to its file.
 pub const VERSION_COLUMN: &str = "__version";
+/// The hidden column of files of replaced rows: the version that replaced the row.
+pub const UNTIL_COLUMN: &str = "__until";
 /// The column of a glob that tells which series a row is from.
 pub const PATH_COLUMN: &str = "_path";
 
@@ -81,6 +83,14 @@ impl SeriesSchema {
     pub fn stored_columns(&self) -> SchemaRef {
         let mut fields = self.columns.fields().to_vec();
         fields.push(Arc::new(Field::new(VERSION_COLUMN, DataType::Int64, false)));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The columns of a file of replaced rows: as stored, and `__until`.
+    #[must_use]
+    pub fn superseded_columns(&self) -> SchemaRef {
+        let mut fields = self.stored_columns().fields().to_vec();
+        fields.push(Arc::new(Field::new(UNTIL_COLUMN, DataType::Int64, false)));
         Arc::new(Schema::new(fields))
     }
 

@@ -82,7 +82,8 @@ impl Engine {
     }
 
     /// One step of upkeep, if the tail of the log has become longer than [`TAIL_COMMITS_MAX`]
-    /// commits: what a command does that writes once and ends.
+    /// commits, and one small merge of files where it is due: what a command does that writes once and
+    /// ends.
     ///
     /// # Errors
     /// As [`Engine::maintain`].
@@ -93,6 +94,7 @@ impl Engine {
             upkeep.merge(MergeScope::Tail(2), &mut done).await?;
             upkeep.checkpoint(CHECKPOINT_COMMITS, &mut done).await?;
         }
+        self.compact_step().await?;
         Ok(done)
     }
 }

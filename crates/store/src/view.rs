@@ -59,9 +59,13 @@ impl SeriesView {
         self.series.versions().overlapping(range).filter(|row| row.version <= self.version)
     }
 
-    /// The files that touch `range` and hold rows of visible versions.
+    /// The files that touch `range` and hold visible rows.
     pub fn files(&self, range: TimeRange) -> impl Iterator<Item = &Arc<FileRow>> {
-        self.series.files_overlapping(range).filter(|file| file.min_version <= self.version)
+        self.series.files_overlapping(range).filter(|file| self.has_visible_rows(file))
+    }
+
+    fn has_visible_rows(&self, file: &FileRow) -> bool {
+        file.min_version <= self.version && file.until.is_none_or(|(_, last)| self.version < last)
     }
 
     /// Rows in memory, in pieces that touch `range` and hold rows of visible versions. No row is both
@@ -80,11 +84,11 @@ impl SeriesView {
         self.hot_files(TimeRange::ALL).count() as u64
     }
 
-    /// How many files hold rows of visible versions.
+    /// How many files hold visible rows.
     #[must_use]
     pub fn file_count(&self) -> u64 {
         if self.version == self.series.head() {
-            return self.series.file_count() as u64;
+            return self.series.head_file_count() as u64;
         }
         self.files(TimeRange::ALL).count() as u64
     }
@@ -98,10 +102,18 @@ impl SeriesView {
         self.versions(range).count() as u64
     }
 
-    /// Whether `file` also holds rows of versions that are not visible.
+    /// Whether `file` may also hold rows that are not visible: of later versions, or replaced by then.
     #[must_use]
     pub fn is_partly_visible(&self, file: &FileRow) -> bool {
         file.max_version > self.version
+            || file.until.is_some_and(|(first, _)| first <= self.version)
+    }
+
+    /// Whether rows are visible that a later version has replaced, and that lie in files of their own.
+    #[must_use]
+    pub fn shows_replaced_rows(&self) -> bool {
+        let is_set_aside = self.series.head_file_count() < self.series.file_count();
+        is_set_aside && self.files(TimeRange::ALL).any(|file| file.until.is_some())
     }
 
     /// How many versions are visible.

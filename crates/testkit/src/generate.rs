@@ -307,6 +307,8 @@ pub enum Op {
     Rename(u8, u8),
     /// Remove what is at a path.
     Remove(u8, bool),
+    /// Merge the files of all series.
+    Compact,
     /// Open the handle anew.
     Reopen,
     /// Move the clock by so many microseconds.
@@ -351,6 +353,7 @@ pub fn histories(
         2 => Just(Op::Repeat),
         1 => (0..paths, 0..paths).prop_map(|(from, to)| Op::Rename(from, to)),
         1 => (0..paths, any::<bool>()).prop_map(|(path, recursive)| Op::Remove(path, recursive)),
+        2 => Just(Op::Compact),
         2 => Just(Op::Reopen),
         3 => prop_oneof![-10_000_000_i64..0, 0_i64..10_000_000].prop_map(Op::Clock),
     ];

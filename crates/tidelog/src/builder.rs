@@ -199,6 +199,27 @@ impl StoreBuilder {
         self.called("upkeep", |settings| settings.upkeep = mode)
     }
 
+    /// Whether files are merged along with the log: in the background, or by commands at their end.
+    /// Default: true.
+    pub fn with_compaction(mut self, compaction: bool) -> Self {
+        self.engine.compaction.in_background = compaction;
+        self.called("compaction", |settings| settings.compaction = compaction)
+    }
+
+    /// Sets the size, in bytes, that merging files aims at. Default: 128 MiB; less where the memory
+    /// budget is small.
+    pub fn with_compaction_target(mut self, bytes: u64) -> Self {
+        self.engine.compaction.target_bytes = bytes;
+        self.called("compaction_target", |settings| settings.compaction_target = bytes)
+    }
+
+    /// Sets how many bytes per second merging files in the background may read and write. Default: as
+    /// many as it can.
+    pub fn with_compaction_rate(mut self, bytes_per_second: u64) -> Self {
+        self.engine.compaction.bytes_per_second = Some(bytes_per_second);
+        self.called("compaction_rate", |s| s.compaction_rate = Some(bytes_per_second))
+    }
+
     /// Lets reads take the newest state that this handle has seen for the newest there is, for so
     /// long after it was, which saves a request a read. The handle's own writes are seen at once.
     /// Default: zero, every read asks.
@@ -295,6 +316,8 @@ impl StoreBuilder {
             "key_pruning" => self.with_key_pruning(settings.key_pruning),
             "max_staleness" => self.with_max_staleness(settings.max_staleness),
             "upkeep" => self.with_upkeep(settings.upkeep),
+            "compaction" => self.with_compaction(settings.compaction),
+            "compaction_target" => self.with_compaction_target(settings.compaction_target),
             "log_retention" => self.with_log_retention(settings.log_retention),
             _ => self.set_optional(name, settings),
         }
@@ -308,6 +331,9 @@ impl StoreBuilder {
             }
             ("memory", Settings { memory: Some(bytes), .. }) => {
                 self.with_memory_bytes_max(usize::try_from(*bytes).unwrap_or(usize::MAX))
+            }
+            ("compaction_rate", Settings { compaction_rate: Some(bytes), .. }) => {
+                self.with_compaction_rate(*bytes)
             }
             ("partitions", Settings { partitions: Some(count), .. }) => {
                 self.with_partitions(*count)

@@ -55,6 +55,7 @@ pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
-    AppendReceipt, Durability, FsckOptions, FsckProgress, FsckReport, Maintained, Mode, Orphan,
-    TakenOver, TierOwner, TierStatistics, Tiers, UpkeepMode, WalDurability,
+    AppendReceipt, CompactionReport, Durability, FsckOptions, FsckProgress, FsckReport, Maintained,
+    Merge, Mode, Orphan, Reason, SeriesCompaction, TakenOver, TierOwner, TierStatistics, Tiers,
+    UpkeepMode, WalDurability,
 };

@@ -12,7 +12,7 @@ use tidelog_core::{
 use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
 use tidelog_query::{Queries, SqlPolicy};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
-use tidelog_store::{Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
+use tidelog_store::{CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
 
 use crate::builder::StoreBuilder;
 use crate::directory::WorkingDirectory;
@@ -94,7 +94,7 @@ pub struct SeriesDescription {
     pub version: Version,
     /// Rows of all versions, before deduplication between them.
     pub rows: u64,
-    /// Its data files at head.
+    /// Its data files at head, those of replaced rows included.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -116,10 +116,13 @@ pub struct StoreStatistics {
     pub versions: u64,
     /// Rows of all versions.
     pub rows: u64,
-    /// Data files at head.
+    /// Data files at head, those of replaced rows included.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes of all data files that were ever written, those that compaction has replaced included:
+    /// divided by `bytes` they tell how often a byte was written.
+    pub bytes_written: u64,
 }
 
 impl Store {
@@ -229,13 +232,31 @@ impl Store {
         Ok(self.engine().maintain(full).await?)
     }
 
-    /// One step of upkeep, if the log's tail has grown beyond 32 commits: what a program does that
-    /// writes once and ends, after its write is acknowledged.
+    /// One step of upkeep, if the log's tail has grown beyond 32 commits, and one small merge of files
+    /// where it is due: what a program does that writes once and ends, after its write is acknowledged.
     ///
     /// # Errors
     /// As [`maintain`](Self::maintain).
     pub async fn maintain_step(&self) -> Result<Maintained> {
         Ok(self.engine().upkeep_step().await?)
+    }
+
+    /// Merges the files of the series at a path, or of all that match a glob, until no two overlap and
+    /// none is small beside another. It changes no answer, and may run beside readers, writers and
+    /// others that do the same. The files that were merged are not deleted: readers may be at them.
+    ///
+    /// # Errors
+    /// If nothing matches, a file is damaged or the store fails; what was done until then stays done.
+    pub async fn compact(&self, pattern: &str) -> Result<CompactionReport> {
+        Ok(self.engine().compact(&PathPattern::parse(pattern)?).await?)
+    }
+
+    /// What [`compact`](Self::compact) would do. Nothing is written.
+    ///
+    /// # Errors
+    /// If nothing matches or the log cannot be read.
+    pub async fn compact_dry_run(&self, pattern: &str) -> Result<CompactionReport> {
+        Ok(self.engine().compact_dry_run(&PathPattern::parse(pattern)?).await?)
     }
 
     /// The number of the newest commit that this handle has seen. No request is made.
@@ -441,6 +462,7 @@ impl Store {
                     counts.rows += series.rows_appended();
                     counts.files += series.file_count() as u64;
                     counts.bytes += series.files().map(|file| file.size).sum::<u64>();
+                    counts.bytes_written += series.file_bytes_written();
                 }
                 EntryType::FileData => {}
             }

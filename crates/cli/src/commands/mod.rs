@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod append;
+mod compact;
 mod config;
 mod fsck;
 mod log;
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Mv { from, to } => tree::mv(globals, &from, &to).await,
         Command::Rm { recursive, path } => tree::rm(globals, &path, recursive).await,
         Command::Log(args) => log::log(globals, &args).await,
+        Command::Compact { pattern, dry_run } => compact::compact(globals, &pattern, dry_run).await,
         Command::Fsck { deep } => fsck::fsck(globals, deep).await,
         Command::Wal(WalCommand::Inspect) => wal::inspect(globals).await,
         Command::Wal(WalCommand::Repair) => wal::repair(globals).await,

@@ -64,6 +64,7 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
             "rows": counts.rows,
             "files": counts.files,
             "bytes": counts.bytes,
+            "bytes_written": counts.bytes_written,
         }));
     }
     let row = |name: &str, value: u64| vec![name.to_owned(), grouped(value), String::new()];
@@ -78,6 +79,11 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
     ];
     if let Some(bytes) = rows.last_mut() {
         bytes[2] = format!("({})", size(counts.bytes));
+    }
+    if counts.bytes > 0 {
+        let ratio = counts.bytes_written as f64 / counts.bytes as f64;
+        let times = format!("({ratio:.1} for each byte kept)");
+        rows.push(vec!["bytes written".to_owned(), grouped(counts.bytes_written), times]);
     }
     output::print(&output::columns(None, &rows, &[1]))
 }

@@ -118,7 +118,7 @@ impl World {
             version_base: number,
             partition: None,
             order: FileOrder::Time,
-            superseded: false,
+            until: None,
             unique: true,
             column_stats: vec![0].into(),
             commit,

@@ -48,10 +48,14 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
         e_tag: None,
         version: None,
     };
+    let own = match row.until {
+        Some(_) => view.schema().superseded_columns(),
+        None => view.schema().stored_columns(),
+    };
     let file = PartitionedFile::new_from_meta(meta)
         .with_partition_values(partition_values)
         .with_statistics(Arc::new(statistics(view, row, columns)))
-        .with_arrow_schema(view.schema().stored_columns())
+        .with_arrow_schema(own)
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
     ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible, hot: false }

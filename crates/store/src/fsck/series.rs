@@ -142,16 +142,19 @@ impl SeriesCheck {
         }
         let Some(node) = self.nodes.get(&id) else { return };
         let commit = balance.commit;
+        // Files of earlier versions stand for others that the commit removes.
+        let first = balance.versions.iter().map(|(version, _)| *version).min().unwrap_or_default();
+        let files = || balance.files.iter().filter(|(_, max, _)| *max >= first);
         let mut wrong = |first: Version, last: Version, rows: u64, in_files: u64| {
             let problem = format!(
                 "commit {commit} says that {rows} rows were added, its data files hold {in_files}"
             );
             report.damage.push(finding(&problem, &node.path, first, last).with_rows(rows));
         };
-        let shared = balance.files.iter().filter(|(min, max, _)| min != max);
+        let shared = files().filter(|(min, max, _)| min != max);
         let shared: Vec<_> = shared.map(|(min, max, _)| *min..=*max).collect();
         for (version, rows) in &balance.versions {
-            let own = balance.files.iter().filter(|(min, max, _)| min == version && max == version);
+            let own = files().filter(|(min, max, _)| min == version && max == version);
             let in_files: u64 = own.map(|(_, _, rows)| *rows).sum();
             let is_shared = shared.iter().any(|range| range.contains(version));
             if in_files != *rows && !is_shared {
@@ -159,7 +162,7 @@ impl SeriesCheck {
             }
         }
         let rows: u64 = balance.versions.iter().map(|(_, rows)| *rows).sum();
-        let in_files: u64 = balance.files.iter().map(|(_, _, rows)| *rows).sum();
+        let in_files: u64 = files().map(|(_, _, rows)| *rows).sum();
         if rows != in_files && !shared.is_empty() {
             let versions = balance.versions.iter().map(|(version, _)| *version);
             let first = versions.clone().min().unwrap_or_default();
@@ -345,7 +348,7 @@ mod tests {
             version_base: versions.0,
             partition: None,
             order: FileOrder::Time,
-            superseded: false,
+            until: None,
             unique: true,
             column_stats: Vec::new().into(),
             commit: CommitVersion::new(commit),

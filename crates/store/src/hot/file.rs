@@ -84,7 +84,7 @@ impl HotFile {
             version_base: base.number(),
             partition: None,
             order: FileOrder::Time,
-            superseded: false,
+            until: None,
             unique: prepared.unique,
             column_stats,
             commit: CommitVersion::default(),

@@ -99,6 +99,16 @@ pub struct Settings {
     pub max_staleness: Duration,
     /// Who keeps the log short. Default: [`UpkeepMode::Background`].
     pub upkeep: UpkeepMode,
+    /// Whether files are merged along with the log. Default: true.
+    #[serde(with = "YesNo")]
+    pub compaction: bool,
+    /// The size that merging files aims at, in bytes, at least 1. Default: 128 MiB.
+    #[serde(with = "Bytes")]
+    pub compaction_target: u64,
+    /// Bytes per second that merging files in the background reads and writes, at least 1. Default: as
+    /// many as it can.
+    #[serde(with = "Maybe::<Bytes>")]
+    pub compaction_rate: Option<u64>,
     /// For a store that is made: how long objects of its log are kept after they have ceased to be
     /// part of it, in whole seconds. Default: a day.
     #[serde(with = "Time")]
@@ -113,7 +123,8 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let EngineOptions { mode, tier, max_staleness, upkeep, log, .. } = EngineOptions::default();
+        let EngineOptions { mode, tier, max_staleness, upkeep, compaction, log, .. } =
+            EngineOptions::default();
         let TierOptions { durability, rows_max, bytes_max, age_max, wal_bytes_max, .. } = tier;
         Self {
             preset: None,
@@ -130,6 +141,9 @@ impl Default for Settings {
             key_pruning: true,
             max_staleness,
             upkeep,
+            compaction: compaction.in_background,
+            compaction_target: compaction.target_bytes,
+            compaction_rate: compaction.bytes_per_second,
             log_retention: log.retention,
             cache: None,
             cache_size: CACHE_BYTES_MAX,

@@ -52,6 +52,7 @@ impl Setting {
     }
 }
 
+const RATE: &str = "a size of at least 1 byte, for each second, such as 50MB";
 const SIZE: &str = "a size of at least 1 byte, such as 512MB or 2GiB";
 
 /// All settings, in the order in which they are shown.
@@ -82,6 +83,9 @@ pub const SETTINGS: &[Setting] = {
         setting("key_pruning", "`true` or `false`", "`true`", Reopened),
         setting("max_staleness", "a time, such as 500ms", "`0s`", Running),
         setting("upkeep", "`background` or `on_request`", "`background`", Reopened),
+        setting("compaction", "`true` or `false`", "`true`", Reopened),
+        setting("compaction_target", SIZE, "`128MiB`", Reopened),
+        setting("compaction_rate", RATE, "as many as it can", Reopened),
         setting("log_retention", "whole seconds as a time, such as 12h", "`1d`", Never),
         setting("cache", "a local directory", "none", Reopened),
         setting("cache_size", SIZE, "`1GiB`", Reopened),

@@ -1,0 +1,130 @@
+//! Compaction in the background of whoever writes.
+//!
+//! The writer notes the series whose files it has added to. The lane plans a series when a few files
+//! have come, and does what is due, one merge after the other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidelog_core::NodeId;
+use tokio::sync::watch;
+
+use super::plan::FAN_IN;
+use super::throttle::Throttle;
+use super::{CompactionOptions, Compactor, Ended};
+use crate::commit::WeakWriter;
+use crate::engine::Ground;
+
+/// Who was too late so often in a row lets the others do it for so much longer.
+const PATIENCE_MAX: u32 = 6;
+
+/// The series to which files were added, and how many. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Touched {
+    files: Arc<Mutex<HashMap<NodeId, usize>>>,
+    news: watch::Sender<()>,
+}
+
+impl Touched {
+    /// Notes that files were added to a series.
+    pub(crate) fn add(&self, nodes: impl Iterator<Item = NodeId>) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut has_news = false;
+        for node in nodes {
+            *files.entry(node).or_default() += 1;
+            has_news = true;
+        }
+        drop(files);
+        if has_news {
+            self.news.send_replace(());
+        }
+    }
+
+    /// The series that were noted since the last call.
+    pub(crate) fn take(&self) -> Vec<NodeId> {
+        self.take_counts().into_keys().collect()
+    }
+
+    fn take_counts(&self) -> HashMap<NodeId, usize> {
+        std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the lane knows of a series.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    /// Files that were added since it was planned.
+    files: usize,
+    /// How often in a row others were faster.
+    too_late: u32,
+}
+
+/// Starts the lane. It ends when the other end of `ended` is dropped.
+pub(crate) fn spawn(
+    ground: &Ground,
+    options: &CompactionOptions,
+    touched: &Touched,
+    writer: WeakWriter,
+    ended: watch::Receiver<()>,
+) {
+    if !options.in_background {
+        return;
+    }
+    let compactor = Compactor::new(ground, options, Throttle::new(options.bytes_per_second));
+    let news = touched.news.subscribe();
+    tokio::spawn(until(ended, run(compactor, touched.clone(), news, writer)));
+}
+
+/// Runs something until the writer has ended. What was under way is left: nothing names it.
+async fn until(mut ended: watch::Receiver<()>, lane: impl Future<Output = ()>) {
+    tokio::select! {
+        // Nothing is ever sent.
+        _ = ended.changed() => {}
+        () = lane => {}
+    }
+}
+
+async fn run(
+    compactor: Compactor,
+    touched: Touched,
+    mut news: watch::Receiver<()>,
+    writer: WeakWriter,
+) {
+    let mut waiting: HashMap<NodeId, Waiting> = HashMap::new();
+    while news.changed().await.is_ok() {
+        for (node, files) in touched.take_counts() {
+            // Of a series that is new here nobody knows how many files wait.
+            let known = waiting.entry(node).or_insert(Waiting { files: FAN_IN, too_late: 0 });
+            known.files += files;
+            if known.files < FAN_IN << known.too_late {
+                continue;
+            }
+            known.files = 0;
+            let too_late = known.too_late;
+            let too_late = settle(&compactor, &writer, node, too_late).await;
+            if let Some(known) = waiting.get_mut(&node) {
+                known.too_late = too_late;
+            }
+        }
+    }
+}
+
+/// Does all that is due in a series; how often in a row others were faster.
+async fn settle(
+    compactor: &Compactor,
+    writer: &WeakWriter,
+    node: NodeId,
+    mut too_late: u32,
+) -> u32 {
+    loop {
+        match compactor.due(writer, node).await {
+            Ok(None) => return too_late,
+            Ok(Some(Ended::Merged(_))) => too_late = 0,
+            Ok(Some(Ended::GivenUp)) => return (too_late + 1).min(PATIENCE_MAX),
+            Err(error) => {
+                tracing::warn!(%error, "merging files failed; it is tried again");
+                return (too_late + 1).min(PATIENCE_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Compaction: the files of a series stay few, large and sorted, whatever is appended.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `plan` | which files are merged, and why; no I/O |
+//! | `input` | files as batches, which say what bytes they want |
+//! | `replaced` | rows that a later version has replaced, told apart |
+//! | `output` | merged rows cut into files |
+//! | `rewrite` | from files to files, in bounded memory |
+//! | `throttle` | bytes at no more than a rate |
+//! | `lane` | compaction in the background |
+//!
+//! Invariants:
+//! 1. No answer changes, at head or as of any version: rows keep their versions, and of a deduplicated
+//!    series those that were replaced are kept in files of their own until history is let go.
+//! 2. As many rows come out as went in, or nothing is committed.
+//! 3. Files are removed and added in one commit, which lands only if all that it removes is still
+//!    there. Whoever comes too late has done nothing but work in vain.
+//! 4. Anybody may compact at any time, whoever writes.
+//!
+//! What is *not* here: deleting the files that were replaced; readers may be at them.
+
+mod input;
+mod lane;
+mod output;
+mod plan;
+mod replaced;
+mod rewrite;
+mod throttle;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tidelog_core::{FileId, Holder, NodeId, PathPattern, TreePath};
+use tidelog_oplog::{EntryType, FileRow, SeriesState};
+
+pub(crate) use self::lane::{Touched, spawn};
+pub use self::plan::Reason;
+use self::plan::{Eagerness, FileFacts, Goal, Job, plan};
+use self::rewrite::{Rewrite, rewrite};
+use self::throttle::Throttle;
+use crate::commit::{Compaction, Rejected, WeakWriter, Work};
+use crate::engine::{Engine, Ground, schema_of};
+use crate::error::Error;
+use crate::series_schema::SeriesSchema;
+
+/// Jobs of one series that one call does at most: each makes files fewer or apart, so that more are
+/// never needed unless somebody else makes new ones all the while.
+const JOBS_MAX: usize = 1000;
+
+/// How files are kept few, large and sorted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CompactionOptions {
+    /// Whether a handle that writes does it in the background, where it also keeps the log short.
+    pub in_background: bool,
+    /// The size of a good file, in bytes. Where the memory budget is small, files become smaller.
+    pub target_bytes: u64,
+    /// Bytes per second that the background reads and writes at most; `None` for as many as it can.
+    pub bytes_per_second: Option<u64>,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> Self {
+        Self { in_background: true, target_bytes: 128 << 20, bytes_per_second: None }
+    }
+}
+
+/// What compaction did, or would do.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// Of each series that was looked at, in order of path.
+    pub series: Vec<SeriesCompaction>,
+}
+
+/// What compaction did to one series, or would do.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SeriesCompaction {
+    /// The series.
+    pub path: TreePath,
+    /// Its files before.
+    pub files_before: u64,
+    /// Its files after; as before if nothing was done.
+    pub files_after: u64,
+    /// What was merged, or would be.
+    pub merges: Vec<Merge>,
+    /// Bytes of the files that were written.
+    pub bytes_written: u64,
+    /// Merges that were given up because somebody else had changed the files meanwhile.
+    pub given_up: u64,
+}
+
+/// Files that were merged, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Merge {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Whether they are of rows that were replaced.
+    pub superseded: bool,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Engine {
+    /// Merges the files of the series that match until no two overlap and none is small beside another.
+    /// Returns what was done.
+    ///
+    /// # Errors
+    /// If nothing matches, a file is damaged or the store fails. What was done until then stays done.
+    pub async fn compact(&self, pattern: &PathPattern) -> Result<CompactionReport, Error> {
+        let mut report = CompactionReport::default();
+        let (writer, throttle) = (self.writer(), Throttle::default());
+        let compactor = Compactor::new(self.ground(), self.compaction(), throttle);
+        for (path, node) in self.compactable(pattern).await? {
+            report.series.push(compactor.fully(&writer.downgrade(), node, path).await?);
+        }
+        Ok(report)
+    }
+
+    /// What [`Engine::compact`] would do. Nothing is written.
+    ///
+    /// # Errors
+    /// If nothing matches or the log cannot be read.
+    pub async fn compact_dry_run(&self, pattern: &PathPattern) -> Result<CompactionReport, Error> {
+        let mut report = CompactionReport::default();
+        let compactor = Compactor::new(self.ground(), self.compaction(), Throttle::default());
+        for (path, node) in self.compactable(pattern).await? {
+            let Some(found) = compactor.series(node).await? else { continue };
+            let jobs = compactor.jobs(&found, Eagerness::Fully);
+            let files = found.state.file_count() as u64;
+            report.series.push(SeriesCompaction {
+                path,
+                files_before: files,
+                files_after: files,
+                merges: jobs.iter().map(PlannedJob::told).collect(),
+                bytes_written: 0,
+                given_up: 0,
+            });
+        }
+        Ok(report)
+    }
+
+    /// One merge in each series that this handle has written to, where it is due and small: what a
+    /// command does that writes once and ends.
+    ///
+    /// # Errors
+    /// As [`Engine::compact`].
+    pub(crate) async fn compact_step(&self) -> Result<(), Error> {
+        let options = self.compaction();
+        if !options.in_background {
+            return Ok(());
+        }
+        let writer = self.writer();
+        let compactor = Compactor::new(self.ground(), options, Throttle::default());
+        for node in self.touched().take() {
+            compactor.small_step(&writer.downgrade(), node).await?;
+        }
+        Ok(())
+    }
+
+    async fn compactable(&self, pattern: &PathPattern) -> Result<Vec<(TreePath, NodeId)>, Error> {
+        let head = self.head().await?;
+        if let Some(path) = pattern.as_path() {
+            match head.tree().resolve(&path) {
+                Some(node) if node.entry == EntryType::FileSeries => {
+                    return Ok(vec![(path, node.id)]);
+                }
+                Some(_) => return Err(Error::WrongEntry { path, expected: "series" }),
+                None => return Err(Error::NotFound { path, at: None }),
+            }
+        }
+        let found = head.tree().matching(pattern);
+        let series = found.into_iter().filter(|(_, node)| node.entry == EntryType::FileSeries);
+        let series: Vec<_> = series.map(|(path, node)| (path, node.id)).collect();
+        if series.is_empty() {
+            return Err(Error::NoMatch { pattern: pattern.to_string() });
+        }
+        Ok(series)
+    }
+}
+
+/// A series as it is committed.
+struct Found {
+    path: TreePath,
+    node: NodeId,
+    schema: SeriesSchema,
+    state: Arc<SeriesState>,
+}
+
+/// A job, with the files that it is about.
+struct PlannedJob {
+    job: Job,
+    inputs: Vec<Arc<FileRow>>,
+}
+
+impl PlannedJob {
+    fn told(&self) -> Merge {
+        Merge {
+            files: self.inputs.len() as u64,
+            bytes: self.job.bytes,
+            rows: self.inputs.iter().map(|file| file.rows).sum(),
+            superseded: self.inputs.iter().any(|file| file.until.is_some()),
+            reason: self.job.reason,
+        }
+    }
+}
+
+/// How a job ended.
+enum Ended {
+    /// Files were replaced by these.
+    Merged(Vec<FileRow>),
+    /// Somebody else has changed them.
+    GivenUp,
+}
+
+/// Merges files of the series of a store.
+#[derive(Debug, Clone)]
+struct Compactor {
+    ground: Ground,
+    options: CompactionOptions,
+    throttle: Throttle,
+}
+
+impl Compactor {
+    fn new(ground: &Ground, options: &CompactionOptions, throttle: Throttle) -> Self {
+        Self { ground: ground.clone(), options: options.clone(), throttle }
+    }
+
+    /// The series in the newest state that the handle has seen; `None` if it is not there any more, or
+    /// has no version.
+    async fn series(&self, node: NodeId) -> Result<Option<Found>, Error> {
+        let snapshot = self.ground.log.snapshot();
+        let Some(found) = snapshot.tree().node(node).cloned() else { return Ok(None) };
+        let Some(path) = snapshot.tree().path_of(node) else { return Ok(None) };
+        let Some(schema) = schema_of(&path, &found)? else { return Ok(None) };
+        let state = self.ground.log.series(&snapshot, node).await?;
+        Ok(Some(Found { path, node, schema, state }))
+    }
+
+    /// What is to be merged, the most urgent first.
+    fn jobs(&self, found: &Found, eagerness: Eagerness) -> Vec<PlannedJob> {
+        let (standing, replaced): (Vec<_>, Vec<_>) =
+            found.state.files().cloned().partition(|file| file.until.is_none());
+        let memory = self.ground.memory.within_reach(Holder::Compaction);
+        let goal = |dedup| Goal {
+            target_bytes: self.options.target_bytes.min(memory / 8 * 5).max(1),
+            open_bytes_max: memory / 4,
+            eagerness,
+            dedup,
+        };
+        let planned = |files: Vec<Arc<FileRow>>, dedup: bool| {
+            let facts: Vec<FileFacts> = files.iter().map(|file| facts(file)).collect();
+            plan(&facts, &goal(dedup)).into_iter().map(move |job| {
+                let inputs = job.inputs.iter().map(|input| Arc::clone(&files[*input])).collect();
+                PlannedJob { job, inputs }
+            })
+        };
+        // Which of the replaced rows share an instant makes no difference at head.
+        planned(standing, found.schema.dedup()).chain(planned(replaced, false)).collect()
+    }
+
+    /// Does all that can be done to a series.
+    async fn fully(
+        &self,
+        writer: &WeakWriter,
+        node: NodeId,
+        path: TreePath,
+    ) -> Result<SeriesCompaction, Error> {
+        let mut done = SeriesCompaction {
+            path,
+            files_before: 0,
+            files_after: 0,
+            merges: Vec::new(),
+            bytes_written: 0,
+            given_up: 0,
+        };
+        let mut is_first = true;
+        let mut made: HashSet<FileId> = HashSet::new();
+        for _ in 0..JOBS_MAX {
+            let Some(found) = self.series(node).await? else { break };
+            done.files_after = found.state.file_count() as u64;
+            if std::mem::take(&mut is_first) {
+                done.files_before = done.files_after;
+            }
+            let Some(job) = self.jobs(&found, Eagerness::Fully).into_iter().next() else { break };
+            let told = job.told();
+            let is_new = job.inputs.iter().any(|file| !made.contains(&file.file));
+            match self.merge(writer, &found, job).await? {
+                Ended::Merged(files) => {
+                    let is_fewer = (files.len() as u64) < told.files;
+                    done.merges.push(told);
+                    done.bytes_written += files.iter().map(|file| file.size).sum::<u64>();
+                    made.extend(files.iter().map(|file| file.file));
+                    if !is_new && !is_fewer {
+                        // So many rows have one event time that their files cannot be told apart.
+                        break;
+                    }
+                }
+                Ended::GivenUp => done.given_up += 1,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Does what is due in a series; whether there may be more.
+    async fn due(&self, writer: &WeakWriter, node: NodeId) -> Result<Option<Ended>, Error> {
+        let Some(found) = self.series(node).await? else { return Ok(None) };
+        let Some(job) = self.jobs(&found, Eagerness::WhenDue).into_iter().next() else {
+            return Ok(None);
+        };
+        self.merge(writer, &found, job).await.map(Some)
+    }
+
+    /// Does one thing that is due and makes no file beyond the target.
+    async fn small_step(&self, writer: &WeakWriter, node: NodeId) -> Result<(), Error> {
+        let Some(found) = self.series(node).await? else { return Ok(()) };
+        let mut jobs = self.jobs(&found, Eagerness::WhenDue).into_iter();
+        if let Some(job) = jobs.find(|job| job.job.bytes <= self.options.target_bytes) {
+            self.merge(writer, &found, job).await?;
+        }
+        Ok(())
+    }
+
+    async fn merge(
+        &self,
+        writer: &WeakWriter,
+        found: &Found,
+        planned: PlannedJob,
+    ) -> Result<Ended, Error> {
+        let mut memory = self.ground.memory.account(Holder::Compaction);
+        let open: u64 = planned.inputs.iter().map(|file| facts(file).group_bytes).sum();
+        let reach = self.ground.memory.within_reach(Holder::Compaction);
+        let file = planned.job.bytes.div_ceil(planned.job.files.max(1));
+        memory.set((file / 8 * 11 + open.min(reach / 4)).min(reach));
+        let rewriting = Rewrite {
+            path: found.path.clone(),
+            node: found.node,
+            schema: found.schema.clone(),
+            inputs: planned.inputs,
+            job: planned.job,
+        };
+        let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
+            Ok(outputs) => outputs,
+            Err(error @ Error::DamagedFile { .. }) => {
+                // A file that was removed meanwhile may have gone.
+                self.ground.log.refresh().await?;
+                return match self.are_live(&rewriting).await? {
+                    true => Err(error),
+                    false => Ok(Ended::GivenUp),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let Rewrite { node, path, inputs, .. } = rewriting;
+        let compaction = Compaction { node, path, inputs, outputs: outputs.clone() };
+        // Held only now: a merge under way does not keep a writer that nobody wants.
+        let writer = writer.upgrade().ok_or(Error::Closed)?;
+        match writer.submit(Work::Compact(Box::new(compaction))).await {
+            Ok(_) => Ok(Ended::Merged(outputs)),
+            Err(Rejected::Stale) => Ok(Ended::GivenUp),
+            Err(Rejected::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn are_live(&self, rewriting: &Rewrite) -> Result<bool, Error> {
+        let Some(found) = self.series(rewriting.node).await? else { return Ok(false) };
+        Ok(found.state.are_live(rewriting.inputs.iter().map(|file| file.file)))
+    }
+}
+
+fn facts(file: &FileRow) -> FileFacts {
+    let groups = u64::from(file.row_groups.max(1));
+    FileFacts { range: file.range, bytes: file.size, group_bytes: file.size.div_ceil(groups) }
+}
