@@ -54,6 +54,13 @@ fn words(report: &FsckReport) -> String {
             size(report.replaced_bytes)
         ));
     }
+    if report.replaced_files > 0 {
+        lines.push(format!(
+            "note: {} data files ({}) have been merged into others and not deleted yet",
+            grouped(report.replaced_files),
+            size(report.replaced_file_bytes)
+        ));
+    }
     lines.push(format!(
         "checked {} commits, {} checkpoints, {} log parts with {} rows, {} series with {} \
          versions, {} data files ({}, {})",
@@ -109,6 +116,8 @@ fn document(report: &FsckReport) -> Value {
         "orphan_bytes": report.orphan_bytes,
         "replaced_parts": report.replaced_parts,
         "replaced_bytes": report.replaced_bytes,
+        "replaced_files": report.replaced_files,
+        "replaced_file_bytes": report.replaced_file_bytes,
         "deep": report.deep,
         "commits": report.commits,
         "checkpoints": report.checkpoints,

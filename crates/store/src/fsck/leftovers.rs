@@ -15,13 +15,20 @@ const SERIES_DIRECTORY: &str = "series";
 /// Orphans that a report names.
 const ORPHANS_NAMED_MAX: usize = 1000;
 
-/// Lists log parts and data files. `known` are the ids of all live data files, in order. What was
-/// put after the check had `begun` may be named by commits that it has not read.
+/// The ids of data files that the log names, in order.
+pub(super) struct Files<'a> {
+    pub(super) live: &'a [FileId],
+    /// Those whose rows lie in others by now.
+    pub(super) replaced: &'a [FileId],
+}
+
+/// Lists log parts and data files. What was put after the check had `begun` may be named by commits that
+/// it has not read.
 pub(super) async fn list(
     store: &dyn ObjectStore,
     begun: WriteTime,
     log: &LogCheck,
-    known: &[FileId],
+    files: &Files<'_>,
     report: &mut FsckReport,
 ) -> Result<(), Error> {
     let failed = |directory| move |error| Error::store("listing", directory, error);
@@ -40,7 +47,11 @@ pub(super) async fn list(
     while let Some(meta) = listed.try_next().await.map_err(failed(SERIES_DIRECTORY))? {
         let stem = meta.location.filename().and_then(|name| name.strip_suffix(".parquet"));
         let id = stem.and_then(|stem| FileId::parse(stem).ok());
-        if id.is_none_or(|id| known.binary_search(&id).is_err()) {
+        let is_among = |files: &[FileId]| id.is_some_and(|id| files.binary_search(&id).is_ok());
+        if is_among(files.replaced) {
+            report.replaced_files += 1;
+            report.replaced_file_bytes += meta.size;
+        } else if !is_among(files.live) {
             note(&meta, begun, report);
         }
     }

@@ -35,6 +35,7 @@ use tidelog_storage::object_store::ObjectStore;
 use crate::error::Error;
 use crate::owner::TierOptions;
 use files::FileCheck;
+use leftovers::Files;
 use series::SeriesCheck;
 
 pub use report::{FsckProgress, FsckReport, Orphan};
@@ -110,9 +111,11 @@ pub async fn fsck(
         options,
     };
     check.read_parts(&log, &mut report).await?;
+    let replaced = check.series.take_replaced();
     check.series.finish(&mut report);
     let known = check.files.into_known(&mut report);
-    leftovers::list(store.as_ref(), begun, &log, &known, &mut report).await?;
+    let files = Files { live: &known, replaced: &replaced };
+    leftovers::list(store.as_ref(), begun, &log, &files, &mut report).await?;
     wal::check(store, env, tier, &mut report).await?;
     Ok(report)
 }

@@ -23,6 +23,10 @@ pub struct FsckReport {
     pub replaced_parts: u64,
     /// Their bytes.
     pub replaced_bytes: u64,
+    /// Data files whose rows lie in others by now, and that have not been deleted yet.
+    pub replaced_files: u64,
+    /// Their bytes.
+    pub replaced_file_bytes: u64,
     /// Whether every byte of the data files was read.
     pub deep: bool,
     /// Commits checked.

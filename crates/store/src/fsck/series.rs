@@ -21,6 +21,8 @@ pub(super) struct SeriesCheck {
     tree: Vec<TreeRow>,
     /// Files whose removal has been seen, and whose rows come later.
     removed: HashSet<FileId>,
+    /// Files that have been removed, and whose rows have been seen.
+    replaced: Vec<FileId>,
     /// What one commit did to a series, while its rows pass by.
     open: HashMap<NodeId, Balance>,
     /// The series whose rows may go on in the part that comes next.
@@ -55,6 +57,7 @@ impl SeriesCheck {
             nodes: HashMap::new(),
             tree: Vec::new(),
             removed: HashSet::new(),
+            replaced: Vec::new(),
             open: HashMap::new(),
             carried: None,
             is_whole,
@@ -114,7 +117,18 @@ impl SeriesCheck {
         balance.files.push((row.min_version, row.max_version, row.rows));
         let node = self.node(row.node, &row.path);
         node.highest_in_files = node.highest_in_files.max(row.max_version);
-        (!self.removed.remove(&row.file)).then_some(row)
+        if self.removed.remove(&row.file) {
+            self.replaced.push(row.file);
+            return None;
+        }
+        Some(row)
+    }
+
+    /// The files that were added and removed again, in order.
+    pub(super) fn take_replaced(&mut self) -> Vec<FileId> {
+        let mut replaced = std::mem::take(&mut self.replaced);
+        replaced.sort_unstable();
+        replaced
     }
 
     fn node(&mut self, id: NodeId, path: &TreePath) -> &mut Node {
