@@ -6,6 +6,7 @@
 //! | [`path`] | [`TreePath`] and [`PathPattern`]: names in the tree and globs over them |
 //! | [`time`] | [`EventTime`], [`WriteTime`], [`TimeUnit`], [`TimeRange`] and how people write them |
 //! | [`version`] | [`Version`], [`CommitVersion`], [`AsOf`] |
+//! | [`snapshot_name`] | [`SnapshotName`] |
 //! | [`memory`] | [`MemoryBudget`]: memory that several holders share |
 //! | [`id`] | [`NodeId`], [`FileId`], [`TransactionId`], [`WalId`] |
 //! | [`mod@env`] | [`Clock`] and [`Randomness`]: the only sources of time and chance |
@@ -18,6 +19,7 @@ pub mod error;
 pub mod id;
 pub mod memory;
 pub mod path;
+pub mod snapshot_name;
 pub mod time;
 pub mod version;
 
@@ -26,5 +28,6 @@ pub use error::ErrorKind;
 pub use id::{FileId, NodeId, TransactionId, WalId};
 pub use memory::{Holder, MemoryBudget, MemoryUsage};
 pub use path::{PathError, PathPattern, TreePath};
+pub use snapshot_name::{SnapshotName, SnapshotNameError};
 pub use time::{EventTime, TimeError, TimeRange, TimeUnit, WriteTime};
 pub use version::{AsOf, CommitVersion, Version};

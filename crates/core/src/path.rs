@@ -158,7 +158,8 @@ impl FromStr for TreePath {
     }
 }
 
-fn check_name(name: &str) -> Result<(), &'static str> {
+/// Why `name` may not be a name.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("which is empty; write one '/' between names and none at the end");
     }
