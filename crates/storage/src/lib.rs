@@ -11,6 +11,7 @@
 //! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
 //! | [`cache`] | [`ReadCache`]: a remote store's immutable objects, kept on local disk |
 //! | [`counting`] | [`CountingStore`]: counts requests and bytes, for tests and `EXPLAIN` claims |
+//! | [`pins`] | [`Pins`]: which states are being read on this machine |
 //! | [`probe`] | proof that a store lets only the first of two puts win |
 //! | [`error`] | what a caller can do about an object store's error |
 //!
@@ -25,6 +26,7 @@ pub mod explained;
 pub mod fs;
 pub mod location;
 pub mod options;
+pub mod pins;
 pub mod probe;
 mod remote;
 pub mod retrying;
@@ -38,4 +40,5 @@ pub use error::{Error, kind_of};
 pub use fs::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
 pub use location::Location;
 pub use options::StorageOptions;
+pub use pins::{Pin, Pins};
 pub use retrying::{RetryPolicy, Retrying};
