@@ -1,4 +1,5 @@
-//! Corrects rows of a keyed series and reads the state before and after.
+//! Corrects rows of a keyed series and reads the state before and after; then lets go of history, but for
+//! what a snapshot keeps.
 //!
 //! ```text
 //! cargo run -p tidelog-examples --example time_travel
@@ -6,13 +7,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use futures::TryStreamExt;
 use tidelog::arrow::array::{
     ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampSecondArray,
 };
 use tidelog::arrow::datatypes::Float64Type;
-use tidelog::{AsOf, ReadOptions, SeriesExt, SeriesOptions, Store, Version};
+use tidelog::{AsOf, ExpireRule, ReadOptions, SeriesExt, SeriesOptions, Store, Version};
 
 const PATH: &str = "/plant/pressure.series";
 
@@ -37,6 +38,18 @@ async fn main() -> Result<()> {
     let history = ReadOptions::default().with_as_of(AsOf::Time(then));
     assert_eq!(bars(&store, &history).await?, [1.0, 2.5]);
     println!("v1, head and the state as of {then} read back as they were");
+
+    // What is let go cannot be read by number or time any more, but by the name of a snapshot.
+    store.rename("/plant/archive/pressure.series", PATH).await?;
+    store.create_snapshot("second state").await?;
+    root.append_series_data(PATH, &batch(&[("a", 1.5)])?, None).await?;
+    store.expire("/plant/**", ExpireRule::KeepVersions(1)).await?;
+    let second = ReadOptions::default().with_as_of(AsOf::Version(Version::new(2)));
+    let Err(refused) = bars(&store, &second).await else { bail!("v2 is let go") };
+    let named = ReadOptions::default().with_as_of(AsOf::Snapshot("second state".to_owned()));
+    assert_eq!(bars(&store, &named).await?, [1.0, 2.5]);
+    assert_eq!(bars(&store, &head).await?, [1.5, 2.5]);
+    println!("{refused}");
     Ok(())
 }
 

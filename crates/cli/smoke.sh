@@ -575,6 +575,75 @@ server_pid=
 AWS_CONNECT_TIMEOUT=1s expect 9 ls
 unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY BUCKET
 
+# --- history ---------------------------------------------------------------------------------------
+export TIDELOG_STORE=$work/history
+expect 0 init
+printf 'time,v\n2024-01-01,1\n' >day1.csv
+printf 'time,v\n2024-01-02,2\n' >day2.csv
+printf 'time,v\n2024-01-03,3\n' >day3.csv
+expect 0 series append /h/kept.series day1.csv day2.csv day3.csv
+expect 0 series append /h/gone.series day1.csv
+expect 3 snapshot create v1
+has err 'version'
+expect 3 snapshot create 2024
+expect 0 snapshot ls
+is out ''
+expect 4 snapshot rm missing
+has err 'there is none'
+expect 0 snapshot create 'first state'
+has out 'first state'
+expect 5 snapshot create 'first state'
+expect 0 --json snapshot ls
+has out '"name":"first state"'
+expect 2 expire /h/kept.series
+expect 3 expire /h/kept.series --keep-versions 0
+expect 3 expire '/h/*' --before v2
+expect 4 expire /none --keep-versions 1
+expect 0 expire /h/kept.series --keep-versions 1
+has out 'readable from v3 on'
+expect 0 expire /h/kept.series --before v2
+is out 'nothing to let go'
+expect 4 series query /h/kept.series --as-of v2
+has err 'let go'
+has err 'first state'
+expect 0 series query /h/kept.series --as-of v3 --format csv
+expect 0 series query /h/kept.series --as-of 'first state' --columns v --format csv
+is out 'v
+1.0
+2.0
+3.0'
+expect 0 sql "SELECT count(*) AS n FROM series('/h/*', 'first state')" --format csv
+is out 'n
+4'
+expect 4 series query /h/kept.series --as-of second
+expect 0 describe /h/kept.series
+has out 'readable from v3 on'
+expect 0 --json log /h/kept.series
+has out '"readable":false'
+expect 0 log
+expect 0 --json stats
+has out '"readable_versions":2'
+has out '"snapshots":1'
+expect 0 rm /h/gone.series
+expect 0 expire '/h/*' --before now
+has out '/h/gone.series, which was removed'
+expect 0 vacuum --older-than 0s
+has out 'would delete 0 files'
+expect 0 snapshot rm 'first state'
+expect 0 vacuum
+has out '1 file'
+has out 'too young'
+expect 0 vacuum --dry-run --older-than 0s
+has out 'would delete 1 file'
+has out '/h/gone.series'
+expect 2 vacuum --apply --dry-run
+expect 0 --json vacuum --apply --older-than 0s
+has out '"expired":{"bytes":'
+expect 0 vacuum --older-than 0s
+has out 'would delete 0 files'
+expect 0 fsck --deep
+has out 'nothing is damaged'
+
 # --- demo ----------------------------------------------------------------------------------------
 unset TIDELOG_STORE
 expect 0 demo

@@ -18,6 +18,7 @@
 //! | `take_over` | is a store taken from who cannot go on, and nothing lost or doubled that it left? |
 //! | `requests` | what is asked of the object store? |
 //! | `upkeep` | does upkeep leave every answer as it was, whatever fails? |
+//! | `history` | is what is kept of the history readable, and nothing deleted that is needed? |
 //! | `hot` | do rows in memory answer as they would from files? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `changes` | is every version told once, as it lands? |
@@ -37,6 +38,8 @@ mod crash_points;
 mod faults;
 #[cfg(test)]
 mod fsck;
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod hot;
 #[cfg(test)]

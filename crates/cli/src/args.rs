@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidelog::{CommitVersion, TimeUnit};
@@ -103,6 +104,20 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Give the store as it is a name by which it stays readable, list such names, or take one away
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Let go of the history of series; what is read at head does not change
+    ///
+    /// What lies before cannot be read any more as of a version or a time; a snapshot that was made
+    /// while it could still shows it. No file is deleted. It cannot be undone.
+    Expire(ExpireArgs),
+    /// Tell which data files nothing can read any more, or delete them (--apply)
+    ///
+    /// These are files whose rows have been written to others, that only history needed which was let go
+    /// (`expire`), or that belong to writes which failed. What a snapshot shows is kept. No answer
+    /// changes; readers and writers may go on meanwhile.
+    Vacuum(VacuumArgs),
     /// Check all that is stored, also if it is too damaged to be opened; nothing is written
     ///
     /// The log is read and checked whole; of data files it is checked that each is there and has
@@ -152,7 +167,8 @@ pub(crate) enum Command {
     ///
     /// A series is a table by its quoted path: SELECT * FROM "/sensors/temperature.series". Table
     /// functions: series('/glob/*', 'as of') and series_versions('/path'). The log is the tables
-    /// tidelog.tree, tidelog.versions and tidelog.files; tidelog.tiers tells what is in memory.
+    /// tidelog.tree, tidelog.versions, tidelog.files and tidelog.store; tidelog.tiers tells what is in
+    /// memory.
     Sql {
         /// The statement; - reads it from standard input
         statement: String,
@@ -175,7 +191,12 @@ impl Command {
             Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
             // What is in a temporary directory is gone afterwards.
             Self::Demo(DemoArgs { rows: Some(_), dir: None, .. }) => false,
-            Self::Demo(_) | Self::Maintain { .. } | Self::Wal(WalCommand::Repair) => true,
+            Self::Demo(_)
+            | Self::Maintain { .. }
+            | Self::Expire(_)
+            | Self::Vacuum(VacuumArgs { apply: true, .. })
+            | Self::Wal(WalCommand::Repair) => true,
+            Self::Snapshot(snapshot) => !matches!(snapshot, SnapshotCommand::Ls),
             Self::Wal(WalCommand::Recover(args)) => !args.dry_run,
             Self::Compact { dry_run, .. } => !dry_run,
             Self::Sql { statement, .. } => {
@@ -189,9 +210,59 @@ impl Command {
             | Self::Tiers { .. }
             | Self::Config(_)
             | Self::Wal(WalCommand::Inspect)
+            | Self::Vacuum(_)
             | Self::Fsck { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Name the store as it is now; --as-of NAME reads it
+    Create {
+        /// A new name, which reads neither as a version nor as a time
+        name: String,
+    },
+    /// List the snapshots
+    Ls,
+    /// Take a name away; what only it kept readable is so no more
+    Rm {
+        /// The name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExpireArgs {
+    /// A series, or a glob such as '/sensors/**'
+    pub(crate) path: String,
+    /// Keep so many of the newest versions readable, at least 1
+    #[arg(
+        long,
+        value_name = "VERSIONS",
+        required_unless_present = "before",
+        conflicts_with = "before"
+    )]
+    pub(crate) keep_versions: Option<u64>,
+    /// Let go of what could be read as of a point before this one: a version (v5) of one series, or a
+    /// write time (RFC 3339, a date for its first instant, or a time before now such as -30d). By time,
+    /// series are taken too that matched when they were removed
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub(crate) before: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VacuumArgs {
+    /// Delete the files
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Only tell which files would be deleted; that is the default
+    #[arg(long, conflicts_with = "apply")]
+    pub(crate) dry_run: bool,
+    /// Leave alone what was needed, or put, less long ago: such as 0s, 90m or 7d. Readers on other machines,
+    /// and writes that are under way, count on it
+    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = parse_age)]
+    pub(crate) older_than: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -342,7 +413,8 @@ pub(crate) struct QueryArgs {
     /// Up to this event time, included; a date stands for its last instant
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) to: Option<String>,
-    /// The point in history: a version (v5), or a write time in RFC 3339 [default: head]
+    /// The point in history: a version (v5), a write time in RFC 3339, or the name of a snapshot
+    /// [default: head]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
     pub(crate) as_of: Option<String>,
     /// Only these columns, in this order
@@ -396,6 +468,16 @@ pub(crate) enum OutputFormat {
 fn parse_commit(text: &str) -> Result<CommitVersion, String> {
     let number = text.parse().ok().filter(|number| *number >= 0).map(CommitVersion::new);
     number.ok_or_else(|| format!("{text:?} is not the number of a commit, such as `log` shows"))
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a length of time; write such as 0s, 90m, 24h or 7d");
+    // A number alone counts nothing.
+    let span: jiff::SignedDuration = match text.strip_suffix('d').map(str::parse::<u32>) {
+        Some(Ok(days)) => jiff::SignedDuration::from_hours(i64::from(days) * 24),
+        _ => text.parse().map_err(|_| wrong())?,
+    };
+    Duration::try_from(span).map_err(|_| wrong())
 }
 
 fn parse_unit(text: &str) -> Result<TimeUnit, String> {
@@ -455,6 +537,16 @@ mod tests {
     }
 
     #[test]
+    fn ages_are_read() {
+        for (text, seconds) in [("0s", 0), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(parse_age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "7", "-1h", "d", "-7d", "soon", "1.5d"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn times_before_now_are_values_and_not_flags() {
         let cli = Cli::try_parse_from([
             "tidelog",
@@ -475,12 +567,30 @@ mod tests {
     }
 
     #[test]
+    fn history_is_let_go_by_one_rule() {
+        for (rule, count, before) in
+            [(["--keep-versions", "5"], Some(5), None), (["--before", "-30d"], None, Some("-30d"))]
+        {
+            let args = ["tidelog", "expire", "/a"].into_iter().chain(rule);
+            let Command::Expire(expire) = Cli::try_parse_from(args).unwrap().command else {
+                panic!()
+            };
+            assert_eq!((expire.path.as_str(), expire.keep_versions), ("/a", count));
+            assert_eq!(expire.before.as_deref(), before);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for args in [
             vec!["tidelog", "series", "append", "/a"],
             vec!["tidelog", "series", "create", "/a", "--unit", "weeks"],
             vec!["tidelog", "series", "query", "/a", "--desc", "--order-by", "b"],
             vec!["tidelog", "ls", "--memory", "much"],
+            vec!["tidelog", "expire", "/a"],
+            vec!["tidelog", "expire", "/a", "--keep-versions", "1", "--before", "v2"],
+            vec!["tidelog", "vacuum", "--apply", "--dry-run"],
+            vec!["tidelog", "vacuum", "--older-than", "long"],
             vec!["tidelog", "demo", "--no-queries"],
             vec!["tidelog", "demo", "--batch-size", "10"],
             vec!["tidelog", "demo", "--rows", "many"],

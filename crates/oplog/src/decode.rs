@@ -18,14 +18,15 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tidelog_core::{
-    CommitVersion, FileId, NodeId, PathError, TimeRange, TransactionId, TreePath, Version,
-    WriteTime,
+    CommitVersion, FileId, NodeId, PathError, SnapshotName, TimeRange, TransactionId, TreePath,
+    Version, WriteTime,
 };
 use uuid::Uuid;
 
-use crate::encode::{CLAIM, RELEASE, TAKE_OVER, VACUUM};
+use crate::encode::{CLAIM, DROP_SNAPSHOT, HORIZON, RELEASE, SNAPSHOT, TAKE_OVER, VACUUM};
 use crate::epoch;
 use crate::error::Error;
+use crate::history::Horizon;
 use crate::options::{FileOrder, SeriesOptions};
 use crate::part::Extent;
 use crate::row::{
@@ -222,25 +223,35 @@ impl Decoder<'_> {
     fn row(&self, shared: &mut Shared) -> Result<Row, Error> {
         match self.wide.kind.as_str() {
             "tree" => self.tree(shared).map(Row::Tree),
-            "store" => self.store().map(Row::Store),
+            "store" => self.store(shared).map(Row::Store),
             "version" => self.version(shared).map(Row::Version),
             "file" => self.file(shared).map(Row::File),
             kind => Err(Error::NewerFormat { what: format!("rows of kind {kind:?}") }),
         }
     }
 
-    fn store(&self) -> Result<StoreRow, Error> {
-        let detail = self.present("detail", text(&self.wide.detail))?;
+    fn store(&self, shared: &mut Shared) -> Result<StoreRow, Error> {
         let (timestamp, commit) = self.when();
+        let detail = || self.present("detail", text(&self.wide.detail));
+        let name = || SnapshotName::parse(detail()?).map_err(|e| self.damaged(e));
         let op = match self.wide.op.as_str() {
             VACUUM => StoreOp::Vacuum {
-                objects: serde_json::from_str(detail).map_err(|e| self.damaged(e))?,
+                objects: serde_json::from_str(detail()?).map_err(|e| self.damaged(e))?,
             },
-            CLAIM => StoreOp::Claim(epoch::decode(detail, timestamp).map_err(|e| self.damaged(e))?),
-            RELEASE => StoreOp::Release(Uuid::try_parse(detail).map_err(|e| self.damaged(e))?),
+            CLAIM => {
+                StoreOp::Claim(epoch::decode(detail()?, timestamp).map_err(|e| self.damaged(e))?)
+            }
+            RELEASE => StoreOp::Release(Uuid::try_parse(detail()?).map_err(|e| self.damaged(e))?),
             TAKE_OVER => StoreOp::TakeOver(
-                epoch::decode_take_over(detail, timestamp).map_err(|e| self.damaged(e))?,
+                epoch::decode_take_over(detail()?, timestamp).map_err(|e| self.damaged(e))?,
             ),
+            SNAPSHOT => StoreOp::Snapshot(name()?),
+            DROP_SNAPSHOT => StoreOp::DropSnapshot(name()?),
+            HORIZON => StoreOp::Horizon(Horizon {
+                node: self.node()?,
+                path: self.tree_path(shared)?,
+                first: Version::new(self.number("version", self.wide.version)?),
+            }),
             _ => return Err(self.unknown_op()),
         };
         Ok(StoreRow { op, timestamp, commit })

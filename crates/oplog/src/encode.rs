@@ -20,7 +20,7 @@ use parquet::schema::types::ColumnPath;
 use crate::epoch;
 use crate::error::Error;
 use crate::options::FileOrder;
-use crate::row::{EntryType, FileOp, FileRow, Row, StoreOp, TreeOp, TreeRow, VersionRow};
+use crate::row::{EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionRow};
 use crate::schema::{column, log_schema};
 
 /// The store operation that announces what is about to be deleted.
@@ -28,6 +28,9 @@ pub(crate) const VACUUM: &str = "vacuum";
 pub(crate) const CLAIM: &str = "claim";
 pub(crate) const RELEASE: &str = "release";
 pub(crate) const TAKE_OVER: &str = "take-over";
+pub(crate) const SNAPSHOT: &str = "snapshot";
+pub(crate) const DROP_SNAPSHOT: &str = "drop-snapshot";
+pub(crate) const HORIZON: &str = "horizon";
 
 /// Rows of a row group of a merged part: some hundred kilobytes, fetched whole.
 pub(crate) const GROUP_ROWS: usize = 2048;
@@ -208,26 +211,38 @@ impl Record {
     fn from_row(row: &Row) -> Result<Self, Error> {
         match row {
             Row::Tree(row) => Self::from_tree(row),
-            Row::Store(row) => {
-                let (op, detail) = match &row.op {
-                    StoreOp::Vacuum { objects } => (VACUUM, serde_json::to_string(objects)),
-                    StoreOp::Claim(epoch) => (CLAIM, epoch::encode(epoch)),
-                    StoreOp::Release(epoch) => (RELEASE, Ok(epoch.to_string())),
-                    StoreOp::TakeOver(end) => (TAKE_OVER, epoch::encode_take_over(end)),
-                };
-                let detail = detail.map_err(Error::encode)?;
-                Ok(Self {
-                    commit_version: row.commit.number(),
-                    kind: "store".to_owned(),
-                    op: op.to_owned(),
-                    timestamp: row.timestamp.micros(),
-                    detail: Some(detail),
-                    ..Self::default()
-                })
-            }
+            Row::Store(row) => Self::from_store(row),
             Row::Version(row) => Ok(Self::from_version(row)),
             Row::File(row) => Self::from_file(row),
         }
+    }
+
+    fn from_store(row: &StoreRow) -> Result<Self, Error> {
+        let record = Self {
+            commit_version: row.commit.number(),
+            kind: "store".to_owned(),
+            timestamp: row.timestamp.micros(),
+            ..Self::default()
+        };
+        let (op, detail) = match &row.op {
+            StoreOp::Vacuum { objects } => (VACUUM, serde_json::to_string(objects)),
+            StoreOp::Claim(epoch) => (CLAIM, epoch::encode(epoch)),
+            StoreOp::Release(epoch) => (RELEASE, Ok(epoch.to_string())),
+            StoreOp::TakeOver(end) => (TAKE_OVER, epoch::encode_take_over(end)),
+            StoreOp::Snapshot(name) => (SNAPSHOT, Ok(name.to_string())),
+            StoreOp::DropSnapshot(name) => (DROP_SNAPSHOT, Ok(name.to_string())),
+            StoreOp::Horizon(horizon) => {
+                return Ok(Self {
+                    op: HORIZON.to_owned(),
+                    node_id: Some(horizon.node.to_string()),
+                    path: Some(horizon.path.to_string()),
+                    version: Some(horizon.first.number()),
+                    ..record
+                });
+            }
+        };
+        let detail = Some(detail.map_err(Error::encode)?);
+        Ok(Self { op: op.to_owned(), detail, ..record })
     }
 
     fn from_tree(row: &TreeRow) -> Result<Self, Error> {

@@ -27,6 +27,7 @@ pub mod column_stats;
 pub mod error;
 pub mod follow;
 pub mod hash;
+pub mod history;
 pub mod log;
 pub mod options;
 pub mod row;
@@ -58,6 +59,7 @@ pub use epoch::{Epoch, TakeOver};
 pub use error::Error;
 pub use follow::{Followed, Follower};
 pub use hash::{Hash128, Hasher128};
+pub use history::{History, Horizon, HorizonMark, NamedSnapshot, RemovedSeries};
 pub use log::{CommitDraft, CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
 pub use row::{
@@ -68,7 +70,7 @@ pub use series::SeriesState;
 pub use state::Snapshot;
 pub use tree::{Node, Tree};
 pub use turn::Turn;
-pub use upkeep::{Expired, MergePlan, MergeScope, Merged};
+pub use upkeep::{Ages, Expired, MergePlan, MergeScope, Merged};
 
 /// The directory of the log below the store's root.
 pub const LOG_DIRECTORY: &str = "_oplog";

@@ -34,7 +34,7 @@ use crate::fetch::{LogObjects, store_error};
 use crate::inline::Inline;
 use crate::open::{self, Opened};
 use crate::part::{self, Described, Part};
-use crate::row::Row;
+use crate::row::{FileRow, Row, StoreOp};
 use crate::series::SeriesState;
 use crate::state::Snapshot;
 use crate::turn::{Turn, Writers};
@@ -444,6 +444,25 @@ impl Log {
         Ok(series)
     }
 
+    /// Every row in `snapshot` about files of the series `node`, also those that say of files which are no
+    /// part of it any more. They are read from the log each time.
+    ///
+    /// # Errors
+    /// Damage, a newer format, or the store's failure.
+    pub async fn file_rows(
+        &self,
+        snapshot: &Snapshot,
+        node: NodeId,
+    ) -> Result<Vec<FileRow>, Error> {
+        let parts = snapshot.parts_ever_of(node);
+        let rows = match self.inner.objects.rows_of(&parts, node).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.explain_loss(error, &parts).await),
+        };
+        let file = |row| if let Row::File(row) = row { Some(row) } else { None };
+        Ok(rows.into_iter().filter_map(file).collect())
+    }
+
     /// A part that cannot be read may have been let go, after a merge, since the snapshot was taken.
     pub(crate) async fn explain_loss(&self, error: Error, parts: &[Arc<Part>]) -> Error {
         let Error::DamagedPart { object, .. } = &error else { return error };
@@ -675,8 +694,19 @@ fn complete_through(base: &Snapshot, rows: &[Row], last_write: WriteTime) -> Wri
     if base.epoch().is_none() {
         return last_write;
     }
-    let own = rows.iter().filter(|row| !matches!(row, Row::Store(_))).map(Row::timestamp).max();
+    let own = rows.iter().filter(|row| is_owners(row)).map(Row::timestamp).max();
     own.unwrap_or_default().max(base.complete_through())
+}
+
+/// Whether only who has the store for itself commits such rows, after all that it has acknowledged.
+fn is_owners(row: &Row) -> bool {
+    match row {
+        Row::Tree(_) | Row::Version(_) => true,
+        Row::File(_) => false,
+        Row::Store(row) => {
+            matches!(row.op, StoreOp::Snapshot(_) | StoreOp::DropSnapshot(_) | StoreOp::Horizon(_))
+        }
+    }
 }
 
 /// Whether the error is a local disk's, so that nothing can still be in flight. A connection's also

@@ -106,9 +106,17 @@ impl Extent {
 impl Part {
     /// Whether rows of the series `node` may be here.
     pub(crate) fn may_hold(&self, node: NodeId) -> bool {
+        self.families.series && self.spans(node)
+    }
+
+    /// Whether rows of the series may be here, also those that only tell of what has gone.
+    pub(crate) fn may_have_held(&self, node: NodeId) -> bool {
+        (self.families.series || self.families.history) && self.spans(node)
+    }
+
+    fn spans(&self, node: NodeId) -> bool {
         let node = node.to_string();
-        self.families.series
-            && self.nodes.as_ref().is_none_or(|(min, max)| *min <= node && node <= *max)
+        self.nodes.as_ref().is_none_or(|(min, max)| *min <= node && node <= *max)
     }
 
     /// Whether there are rows that a state with these series in memory must apply at once.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidelog_core::{
-    CommitVersion, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
+    CommitVersion, FileId, NodeId, SnapshotName, TimeRange, TransactionId, TreePath, Version,
+    WriteTime,
 };
 use uuid::Uuid;
 
 use crate::epoch::{Epoch, TakeOver};
 use crate::hash::Hash128;
+use crate::history::Horizon;
 use crate::options::{FileOrder, SeriesOptions};
 
 /// What a node of the tree is.
@@ -74,6 +76,12 @@ pub enum StoreOp {
     Release(Uuid),
     /// A claim has been ended by another writer.
     TakeOver(TakeOver),
+    /// The store as it is now has a name by which it stays readable.
+    Snapshot(SnapshotName),
+    /// A snapshot has lost its name.
+    DropSnapshot(SnapshotName),
+    /// Versions of a series before this one cannot be read any more, but for named snapshots.
+    Horizon(Horizon),
 }
 
 /// A row about the store as a whole.

@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::commit::{Commit, RETENTION_DEFAULT, Table};
 use crate::epoch::{Covered, Epoch, Fenced, TakeOver};
 use crate::error::Error;
+use crate::history::History;
 use crate::live_parts::LiveParts;
 use crate::loaded::LoadedSeries;
 use crate::part::Part;
@@ -31,6 +32,7 @@ struct State {
     epoch: Option<Arc<Epoch>>,
     fenced: Fenced,
     covered: Covered,
+    kept: History,
     tree: Tree,
     history: VectorSync<Arc<TreeRow>>,
     parts: LiveParts,
@@ -49,6 +51,7 @@ impl Snapshot {
             epoch: None,
             fenced: Fenced::new_sync(),
             covered: Covered::new_sync(),
+            kept: History::default(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
             parts: LiveParts::default(),
@@ -74,6 +77,7 @@ impl Snapshot {
             epoch: None,
             fenced: Fenced::new_sync(),
             covered: covered.into_iter().collect(),
+            kept: History::default(),
             tree: Tree::default(),
             history: VectorSync::new_sync(),
             parts: LiveParts::in_order(parts),
@@ -85,6 +89,8 @@ impl Snapshot {
                 apply(&mut state, &mut none, row, false).map_err(&fail)?;
             }
         }
+        // Those of merged parts are not among the rows.
+        state.kept.forget_announced(record.version);
         Ok(Self(Arc::new(state)))
     }
 
@@ -157,6 +163,12 @@ impl Snapshot {
         self.0.complete_through
     }
 
+    /// What is kept of the history: horizons and named snapshots.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.0.kept
+    }
+
     /// The tree at head.
     #[must_use]
     pub fn tree(&self) -> &Tree {
@@ -216,6 +228,11 @@ impl Snapshot {
         self.0.parts.iter().filter(|part| part.may_hold(node)).cloned().collect()
     }
 
+    /// Parts that may hold rows of the series `node`, those included that only tell of what has gone.
+    pub(crate) fn parts_ever_of(&self, node: NodeId) -> Vec<Arc<Part>> {
+        self.0.parts.iter().filter(|part| part.may_have_held(node)).cloned().collect()
+    }
+
     /// Every part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Arc<Part>> {
         self.0.parts.iter()
@@ -249,6 +266,7 @@ impl Snapshot {
             epoch: self.0.epoch.clone(),
             fenced: self.0.fenced.clone(),
             covered: self.0.covered.clone(),
+            kept: self.0.kept.clone(),
             tree: self.0.tree.clone(),
             history: self.0.history.clone(),
             parts: self.0.parts.after(commit).map_err(&fail)?,
@@ -298,7 +316,10 @@ fn apply(
                 state.epoch = state.epoch.take().filter(|held| held.id != end.epoch);
                 state.fenced.insert_mut(end.wal, Arc::new(end));
             }
-            StoreOp::Vacuum { .. } => {}
+            StoreOp::Vacuum { .. }
+            | StoreOp::Snapshot(_)
+            | StoreOp::DropSnapshot(_)
+            | StoreOp::Horizon(_) => state.kept.apply(&row)?,
         },
         Row::Version(row) => {
             series.change(row.node, |known| known.push_version(row)).transpose()?;

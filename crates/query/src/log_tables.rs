@@ -1,13 +1,15 @@
-//! The operation log as the SQL tables `tidelog.tree`, `tidelog.versions` and `tidelog.files`.
+//! The operation log as the SQL tables `tidelog.tree`, `tidelog.versions`, `tidelog.files` and
+//! `tidelog.store`.
 //!
 //! Rows are read part by part, each checked against its hash, as the query takes them. A filter on
 //! the path skips parts by the statistics in their commits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampNanosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampNanosecondArray,
 };
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::compute::kernels::cmp::eq;
@@ -28,11 +30,17 @@ use tidelog_store::Head;
 use crate::error::Error;
 
 /// The names of the tables.
-pub(crate) const NAMES: [&str; 3] = ["tree", "versions", "files"];
+pub(crate) const NAMES: [&str; 4] = ["tree", "versions", "files", "store"];
 
 const TREE: [&str; 7] =
     ["commit_version", "timestamp", "op", "entry_type", "node_id", "path", "options"];
-const VERSIONS: [&str; 11] = [
+const STORE: [&str; 7] =
+    ["commit_version", "timestamp", "op", "node_id", "path", "version", "detail"];
+
+/// Whether a series can be read as of a version; no column of the log, which never changes.
+const READABLE: &str = "readable";
+
+const VERSIONS: [&str; 12] = [
     "commit_version",
     "timestamp",
     "op",
@@ -44,6 +52,7 @@ const VERSIONS: [&str; 11] = [
     "max_event_time",
     "event_time_column",
     "transaction_id",
+    READABLE,
 ];
 const FILES: [&str; 21] = [
     "commit_version",
@@ -75,12 +84,16 @@ pub(crate) fn table(name: &str, log: Log, head: Head) -> Result<Option<Arc<dyn T
         "tree" => ("tree", &TREE),
         "versions" => ("version", &VERSIONS),
         "files" => ("file", &FILES),
+        "store" => ("store", &STORE),
         _ => return Ok(None),
     };
     let log_schema = tidelog_oplog::log_schema();
     let fields = columns
         .iter()
-        .map(|name| Ok(shown(log_schema.field_with_name(name)?)))
+        .map(|name| match *name {
+            READABLE => Ok(Field::new(READABLE, DataType::Boolean, false)),
+            name => Ok(shown(log_schema.field_with_name(name)?)),
+        })
         .collect::<Result<Vec<Field>>>()?;
     let schema = Arc::new(Schema::new(fields));
     Ok(Some(Arc::new(LogTable { log, head, kind, columns, schema })))
@@ -194,8 +207,9 @@ impl PartitionStream for LogRows {
         let to_come = self.head.rows_to_come();
         let to_come = (!to_come.is_empty()).then(|| tidelog_oplog::batch_of(&to_come));
         let batches = batches.chain(futures::stream::iter(to_come));
+        let horizons = horizons(&self.head);
         let rows = batches.map_err(log_error).and_then(move |batch| {
-            let shown = show(&batch, kind, columns, &schema);
+            let shown = show(&batch, kind, columns, &schema, &horizons);
             async move { shown }
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
@@ -206,12 +220,19 @@ fn log_error(error: tidelog_oplog::Error) -> DataFusionError {
     Error::Store(error.into()).into()
 }
 
+/// The first version as of which a series can be read, by the node's id, where it is not the first.
+fn horizons(head: &Head) -> HashMap<String, i64> {
+    let all = head.snapshot().history().horizons();
+    all.map(|(node, mark)| (node.to_string(), mark.first.number())).collect()
+}
+
 /// The rows of `kind` with the shown columns.
 fn show(
     batch: &RecordBatch,
     kind: &'static str,
     columns: &[&str],
     schema: &SchemaRef,
+    horizons: &HashMap<String, i64>,
 ) -> Result<RecordBatch> {
     let column = |name: &str| {
         batch
@@ -223,6 +244,9 @@ fn show(
     let arrays = columns
         .iter()
         .map(|name| {
+            if *name == READABLE {
+                return Ok(readable(&column("node_id")?, &column("version")?, horizons));
+            }
             let array = column(name)?;
             if !is_event_time(name) {
                 return Ok(array);
@@ -235,4 +259,15 @@ fn show(
         .collect::<Result<Vec<_>>>()?;
     let shown = RecordBatch::try_new(Arc::clone(schema), arrays)?;
     Ok(filter_record_batch(&shown, &wanted)?)
+}
+
+/// Whether each row's series can be read as of its version.
+fn readable(nodes: &ArrayRef, versions: &ArrayRef, horizons: &HashMap<String, i64>) -> ArrayRef {
+    let nodes = nodes.as_string::<i32>();
+    let versions = versions.as_primitive::<Int64Type>();
+    let is_readable = nodes.iter().zip(versions).map(|(node, version)| {
+        let first = node.and_then(|node| horizons.get(node));
+        Some(first.is_none_or(|first| version >= Some(*first)))
+    });
+    Arc::new(is_readable.collect::<BooleanArray>())
 }

@@ -31,7 +31,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use tidelog_core::{AsOf, TimeRange, TimeUnit};
-use tidelog_store::{Engine, PATH_COLUMN, SeriesView, UNTIL_COLUMN, VERSION_COLUMN};
+use tidelog_store::{
+    Engine, FileReaders, PATH_COLUMN, SeriesView, UNTIL_COLUMN, VERSION_COLUMN,
+};
 
 use crate::error::Error;
 use crate::insert::AppendSink;
@@ -80,6 +82,8 @@ pub struct SeriesTable {
     stored: SchemaRef,
     roles: Roles,
     writable: bool,
+    /// While it is there, nothing that the views need is deleted on this machine.
+    readers: FileReaders,
 }
 
 impl SeriesTable {
@@ -116,7 +120,9 @@ impl SeriesTable {
             AsOf::Head => title,
             other => format!("{title} as of {other}"),
         };
+        let oldest = views.iter().map(SeriesView::commit).min().unwrap_or_default();
         Ok(Self {
+            readers: engine.files().pinned_to(oldest),
             engine,
             url,
             roles: roles_of(&views, &Schema::new(stored.clone())),
@@ -203,6 +209,7 @@ impl SeriesTable {
             schema: Arc::clone(&self.schema),
             stored: Arc::clone(&self.stored),
             writable: false,
+            readers: self.readers.clone(),
         }
     }
 
@@ -265,7 +272,7 @@ impl SeriesTable {
             by_time: files,
             url: self.url.clone(),
             template,
-            readers: self.engine.files().clone(),
+            readers: self.readers.clone(),
             roles: self.roles.clone(),
             partitions: state.config().target_partitions(),
         }
@@ -324,7 +331,7 @@ impl SeriesTable {
             global: state.config_options().execution.parquet.clone(),
             ..TableParquetOptions::default()
         };
-        let readers = CheckedReaders::new(self.engine.files().clone());
+        let readers = CheckedReaders::new(self.readers.clone());
         TieredSource::new(self.table_schema(), options, Arc::new(readers))
     }
 

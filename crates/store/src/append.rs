@@ -447,6 +447,7 @@ impl Engine {
         let append = match rows {
             GroupRows::Files(files) => {
                 let time_column = schema.time_column().into();
+                let puts_since = self.log().snapshot().next_commit();
                 let (files, puts) = self.start_puts(&path, target.node, files);
                 ReadyAppend::Files(SeriesAppend {
                     path,
@@ -456,6 +457,7 @@ impl Engine {
                     given_ids,
                     files,
                     puts,
+                    puts_since,
                 })
             }
             GroupRows::Hot(file, encoded) => {

@@ -21,9 +21,9 @@ use tidelog_core::{
     CommitVersion, Env, FileId, NodeId, TransactionId, TreePath, Version, WalId, WriteTime,
 };
 use tidelog_oplog::{
-    CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, Log, Merged, Row,
-    SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, StoreRow, TakeOver, TreeRow,
-    VersionOp, VersionRow,
+    CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, History, Log, Merged,
+    Row, SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, TakeOver, TreeRow, VersionOp,
+    VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::object_store::path::Path;
@@ -35,11 +35,13 @@ use uuid::Uuid;
 use crate::compact::{self, CompactionOptions, Touched};
 use crate::engine::Ground;
 use crate::error::Error;
+use crate::history::HistoryChange;
 use crate::pace::{Before, Pace};
 use crate::prepare::VersionFacts;
 use crate::series_schema::SeriesSchema;
 use crate::tree_draft::TreeDraft;
 use crate::upkeep::{self, UpkeepMode};
+use crate::vacuum::Doomed;
 
 const QUEUE_INTENTS: usize = 1024;
 const GROUP_INTENTS_MAX: usize = 1000;
@@ -79,6 +81,10 @@ pub(crate) enum Work {
     /// Files of a series in the place of others with the same rows. It is stale if one of these, or the
     /// series, has gone.
     Compact(Box<Compaction>),
+    /// Changes what is kept of the history.
+    History(HistoryChange),
+    /// Announces data files that are about to be deleted. It is stale if all are needed by now.
+    VacuumFiles(Arc<[Doomed]>),
 }
 
 /// Versions of one series, prepared against the series as the caller saw it.
@@ -94,6 +100,8 @@ pub(crate) struct SeriesAppend {
     pub(crate) files: Vec<FileRow>,
     /// The puts of those files, under way.
     pub(crate) puts: Vec<JoinHandle<Result<(), Error>>>,
+    /// The commit that was still to come when the first of them began.
+    pub(crate) puts_since: CommitVersion,
 }
 
 /// Rows that have been acknowledged, in files that are durable, with their versions.
@@ -107,6 +115,8 @@ pub(crate) struct Flush {
     pub(crate) tree: Vec<TreeRow>,
     pub(crate) versions: Vec<Arc<VersionRow>>,
     pub(crate) files: Vec<FileRow>,
+    /// The commit that was still to come when the first of the files was put.
+    pub(crate) puts_since: CommitVersion,
 }
 
 /// Files of one series, durable, with the same rows as others.
@@ -499,7 +509,9 @@ impl Work {
             | Self::Release(_)
             | Self::TakeOver(_)
             | Self::Merge(_)
-            | Self::Vacuum(_) => TreePath::root(),
+            | Self::Vacuum(_)
+            | Self::History(_)
+            | Self::VacuumFiles(_) => TreePath::root(),
         }
     }
 
@@ -537,7 +549,9 @@ impl Work {
             | Self::TakeOver(_)
             | Self::Merge(_)
             | Self::Vacuum(_)
-            | Self::Compact(_) => None,
+            | Self::Compact(_)
+            | Self::History(_)
+            | Self::VacuumFiles(_) => None,
         }
     }
 }
@@ -579,17 +593,19 @@ fn without_failed(group: Vec<Intent>, failed: Vec<Option<Error>>) -> Vec<Intent>
 }
 
 /// The rows of a commit while its members are added one after the other.
-struct Draft<'a> {
-    log: &'a Log,
+pub(crate) struct Draft<'a> {
+    pub(crate) log: &'a Log,
     /// The claim of this handle.
     own: Option<Own>,
-    base: Snapshot,
-    tree: TreeDraft,
+    pub(crate) base: Snapshot,
+    pub(crate) tree: TreeDraft,
+    /// What is kept of the history, the changes of this draft included.
+    pub(crate) history: History,
     heads: HashMap<NodeId, Version>,
     given_ids: HashSet<(NodeId, TransactionId)>,
     /// Files that are removed.
-    removed: HashSet<FileId>,
-    rows: Vec<Row>,
+    pub(crate) removed: HashSet<FileId>,
+    pub(crate) rows: Vec<Row>,
     merged: Vec<Merged>,
     covers: Option<(WalId, u64)>,
 }
@@ -597,11 +613,13 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(log: &'a Log, env: &'a Env, own: Option<Own>, base: Snapshot) -> Self {
         let tree = TreeDraft::new(env.clone(), base.tree().clone(), base.last_write());
+        let history = base.history().clone();
         Self {
             log,
             own,
             base,
             tree,
+            history,
             heads: HashMap::new(),
             given_ids: HashSet::new(),
             removed: HashSet::new(),
@@ -614,6 +632,7 @@ impl<'a> Draft<'a> {
     /// Adds all rows of one member, or none.
     async fn add(&mut self, work: &Work) -> Result<Vec<(Version, WriteTime)>, Rejected> {
         let (rows, tree, heads) = (self.rows.len(), self.tree.clone(), self.heads.clone());
+        let history = self.history.clone();
         let added = match work {
             Work::Append(appends) => self.add_appends(appends).await,
             Work::Tree(change) => self.add_change(change).map(|()| Vec::new()),
@@ -625,16 +644,18 @@ impl<'a> Draft<'a> {
             Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
             Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
             Work::Compact(compaction) => self.add_compaction(compaction).await.map(|()| Vec::new()),
+            Work::History(change) => self.add_history(change).map(|()| Vec::new()),
+            Work::VacuumFiles(doomed) => self.add_vacuum_files(doomed).await.map(|()| Vec::new()),
         };
         if added.is_err() {
             self.rows.truncate(rows);
-            (self.tree, self.heads) = (tree, heads);
+            (self.tree, self.heads, self.history) = (tree, heads, history);
         }
         added
     }
 
     /// Versions are numbered and the tree is changed by nobody but who has claimed the store.
-    fn refuse_others(&self) -> Result<(), Rejected> {
+    pub(crate) fn refuse_others(&self) -> Result<(), Rejected> {
         match (self.base.epoch(), self.own) {
             (Some(epoch), Some(own)) if epoch.id == own.epoch => Ok(()),
             (_, Some(own)) => Err(fenced(&self.base, own.wal).into()),
@@ -659,6 +680,10 @@ impl<'a> Draft<'a> {
         if self.base.covered(flush.wal) >= flush.through {
             return Err(Rejected::Stale);
         }
+        // To a flush, stale is what has landed.
+        if self.refuse_deleted(flush.puts_since, &flush.files).is_err() {
+            return Err(Error::FilesDeleted.into());
+        }
         for row in &flush.tree {
             self.tree.replay(row.clone())?;
         }
@@ -680,10 +705,7 @@ impl<'a> Draft<'a> {
         {
             return Err(Error::Claimed { epoch: held.to_string() }.into());
         }
-        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
-        let op = StoreOp::Claim(epoch.clone());
-        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
-        Ok(())
+        self.push_store(StoreOp::Claim(epoch.clone()))
     }
 
     fn add_release(&mut self, epoch: Uuid) -> Result<(), Rejected> {
@@ -691,20 +713,14 @@ impl<'a> Draft<'a> {
         if !is_held && self.base.all_taken_over().all(|end| end.epoch != epoch) {
             return Err(Rejected::Stale);
         }
-        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
-        let op = StoreOp::Release(epoch);
-        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
-        Ok(())
+        self.push_store(StoreOp::Release(epoch))
     }
 
     fn add_take_over(&mut self, end: &TakeOver) -> Result<(), Rejected> {
         if self.base.epoch().is_none_or(|held| held.id != end.epoch) {
             return Err(Rejected::Stale);
         }
-        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
-        let op = StoreOp::TakeOver(end.clone());
-        self.rows.push(Row::Store(StoreRow { op, timestamp, commit }));
-        Ok(())
+        self.push_store(StoreOp::TakeOver(end.clone()))
     }
 
     fn add_merge(&mut self, merged: &Merged) -> Result<(), Rejected> {
@@ -721,9 +737,7 @@ impl<'a> Draft<'a> {
         if objects.is_empty() {
             return Err(Rejected::Stale);
         }
-        let (timestamp, commit) = (self.tree.now(), self.base.next_commit());
-        self.rows.push(Row::Store(StoreRow { op: StoreOp::Vacuum { objects }, timestamp, commit }));
-        Ok(())
+        self.push_store(StoreOp::Vacuum { objects })
     }
 
     /// Anybody may, also while another has the store alone: no answer changes.
@@ -787,6 +801,7 @@ impl<'a> Draft<'a> {
         self.tree.settle_target(&append.path, &append.target)?;
         self.rows.extend(self.tree.take_rows().into_iter().map(Row::Tree));
         let node = append.target.node;
+        self.refuse_deleted(append.puts_since, &append.files)?;
         self.refuse_known_ids(append).await?;
         let head = self.head(append).await?;
         let base = head.next();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_storage::Pins;
 use tidelog_storage::object_store::ObjectStore;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -59,6 +60,8 @@ pub struct EngineOptions {
     pub mode: Mode,
     /// Settings of one writer alone.
     pub tier: TierOptions,
+    /// Who is known to read the store.
+    pub pins: Pins,
 }
 
 impl Default for EngineOptions {
@@ -72,6 +75,7 @@ impl Default for EngineOptions {
             log: LogOptions::default(),
             mode: Mode::default(),
             tier: TierOptions::default(),
+            pins: Pins::of_handle(),
         }
     }
 }
@@ -95,6 +99,7 @@ pub(crate) struct Ground {
 #[derive(Debug)]
 struct Inner {
     ground: Ground,
+    pins: Pins,
     upkeep: UpkeepMode,
     compaction: CompactionOptions,
     touched: Touched,
@@ -125,6 +130,10 @@ impl Engine {
     ) -> Result<Self, Error> {
         let memory = memory::budget(options)?;
         let log = Log::create(Arc::clone(&store), env.clone(), &options.log).await?;
+        if let Err(error) = options.pins.make() {
+            // The store is as good without: what readers need stays for a day.
+            tracing::warn!(%error, "the pin file cannot be made");
+        }
         Ok(Self::with_log(store, log, env, memory, options))
     }
 
@@ -151,9 +160,11 @@ impl Engine {
         options: &EngineOptions,
     ) -> Self {
         log.keep_within(&memory);
-        let files = FileReaders::new(Arc::clone(&store), &memory);
+        let pins = options.pins.clone();
+        let files = FileReaders::new(Arc::clone(&store), log.clone(), pins.clone(), &memory);
         let inner = Inner {
             ground: Ground { store, log, env, files, memory },
+            pins,
             upkeep: options.upkeep,
             compaction: options.compaction.clone(),
             touched: Touched::default(),
@@ -351,6 +362,11 @@ impl Engine {
         &self.inner.freeing
     }
 
+    /// Who is known to read the store.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.inner.pins
+    }
+
     pub(crate) fn ground(&self) -> &Ground {
         &self.inner.ground
     }
@@ -397,17 +413,33 @@ impl Engine {
     }
 
     async fn change_tree(&self, change: TreeChange) -> Result<(), Error> {
+        self.commit_in_order(|| Work::Tree(change.clone())).await.map(drop)
+    }
+
+    /// Commits a change that must come after all that was acknowledged before it. No other writer may
+    /// have the store for itself.
+    pub(crate) async fn commit_in_order(
+        &self,
+        work: impl Fn() -> Work + Send,
+    ) -> Result<Landed, Error> {
+        self.try_commit_in_order(work).await.map_err(Rejected::into_error)
+    }
+
+    /// As [`Self::commit_in_order`], for changes that may have become needless.
+    pub(crate) async fn try_commit_in_order(
+        &self,
+        work: impl Fn() -> Work + Send,
+    ) -> Result<Landed, Rejected> {
         let owner = self.owner().await?;
         let _paused = match &owner {
             Some(owner) => Some(owner.pause().await?),
             None => None,
         };
-        let mut outcome = self.submit(Work::Tree(change.clone())).await;
+        let mut outcome = self.submit(work()).await;
         if matches!(outcome, Err(Rejected::Failed(Error::Claimed { .. }))) && self.free().await? {
-            outcome = self.submit(Work::Tree(change)).await;
+            outcome = self.submit(work()).await;
         }
-        let outcome = outcome.map(|_| ()).map_err(Rejected::into_error);
-        if let (Some(owner), Err(error)) = (&owner, &outcome) {
+        if let (Some(owner), Err(Rejected::Failed(error))) = (&owner, &outcome) {
             owner.note_outcome(error);
         }
         outcome

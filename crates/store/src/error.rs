@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
-use tidelog_core::{ErrorKind, PathError, TimeError, TreePath, Version};
+use tidelog_core::{
+    ErrorKind, PathError, SnapshotNameError, TimeError, TreePath, Version, WriteTime,
+};
+use tidelog_oplog::History;
 use tidelog_storage::{kind_of, object_store};
 
 use crate::memory::MEMORY_BYTES_MIN;
@@ -133,6 +136,34 @@ pub enum Error {
         /// What was asked for.
         asked: String,
     },
+    /// A snapshot's name is taken.
+    #[error("there is a snapshot {name:?} already, made at {made}; choose another name")]
+    SnapshotExists {
+        /// The name.
+        name: String,
+        /// When the other was made.
+        made: WriteTime,
+    },
+    /// No snapshot has the name.
+    #[error("there is no snapshot {name:?}{known}")]
+    NoSnapshot {
+        /// The name.
+        name: String,
+        /// Which snapshots there are, and what to do.
+        known: String,
+    },
+    /// A text cannot be the name of a snapshot.
+    #[error(transparent)]
+    SnapshotName(#[from] SnapshotNameError),
+    /// All versions were to be let go.
+    #[error("the newest version of a series is never let go; keep 1 or more")]
+    KeepNone,
+    /// A change of what is kept of the history contradicts what is kept.
+    #[error("what is kept of the history cannot be changed: {reason}; call again")]
+    History {
+        /// The contradiction.
+        reason: String,
+    },
     /// A series without a schema has nothing to read.
     #[error("{path} has no version yet, so it has no columns; append to it first")]
     NoSchema {
@@ -164,6 +195,23 @@ pub enum Error {
         /// What differs.
         reason: String,
     },
+    /// A data file was deleted while something older than the log's newest state was read.
+    #[error(
+        "data file {object:?} of {path} has been deleted since this read began, as nothing newer needs it; \
+         read again"
+    )]
+    FileExpired {
+        /// The object.
+        object: String,
+        /// The series.
+        path: TreePath,
+    },
+    /// Files were deleted before the commit that was to name them.
+    #[error(
+        "a vacuum has deleted data files that were put and not committed yet; they are written anew \
+         with the next try (a vacuum leaves young files alone unless it is told otherwise)"
+    )]
+    FilesDeleted,
     /// Rows that cannot be written as Parquet.
     #[error("rows for {path} cannot be written as Parquet: {reason}; change the column's type")]
     Encode {
@@ -306,8 +354,10 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::NoMatch { .. } => ErrorKind::NotFound,
-            Self::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Self::NotFound { .. } | Self::NoMatch { .. } | Self::NoSnapshot { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::AlreadyExists { .. } | Self::SnapshotExists { .. } => ErrorKind::AlreadyExists,
             Self::AsOf { .. } => ErrorKind::NotFound,
             Self::DamagedFile { .. } | Self::Compaction { .. } => ErrorKind::Corruption,
             Self::Contention { .. } => ErrorKind::Conflict,
@@ -321,11 +371,23 @@ impl Error {
             Self::Claimed { .. }
             | Self::Fenced { .. }
             | Self::LeftBehind { .. }
-            | Self::NoPlace { .. } => ErrorKind::Conflict,
+            | Self::NoPlace { .. }
+            | Self::History { .. }
+            | Self::FilesDeleted => ErrorKind::Conflict,
+            Self::FileExpired { .. } => ErrorKind::SnapshotExpired,
             Self::Overtaken { .. } => ErrorKind::OutcomeUnknown,
             Self::Closed | Self::InDoubt { .. } => ErrorKind::Unavailable,
             _ => ErrorKind::InvalidInput,
         }
+    }
+
+    /// That no snapshot is called `name`, with those that there are.
+    pub(crate) fn no_snapshot(name: &str, history: &History) -> Self {
+        let known = match snapshot_words(history) {
+            Some(names) => format!("; there are {names}"),
+            None => "; there is none, make one with `snapshot create`".to_owned(),
+        };
+        Self::NoSnapshot { name: name.to_owned(), known }
     }
 
     pub(crate) fn store(action: &'static str, object: &str, source: object_store::Error) -> Self {
@@ -353,6 +415,20 @@ impl From<tidelog_storage::Error> for Error {
 
 fn at_words(at: &Option<String>) -> String {
     at.as_ref().map(|at| format!(" as of {at}")).unwrap_or_default()
+}
+
+/// Snapshots that an error names.
+const SNAPSHOTS_NAMED_MAX: usize = 8;
+
+/// The names of the snapshots that there are, if there are any.
+pub(crate) fn snapshot_words(history: &History) -> Option<String> {
+    let all = || history.snapshots().map(|snapshot| snapshot.name.as_str());
+    let mut names = all().take(SNAPSHOTS_NAMED_MAX).collect::<Vec<_>>().join(", ");
+    let more = all().count().saturating_sub(SNAPSHOTS_NAMED_MAX);
+    if more > 0 {
+        names = format!("{names} and {more} more (`snapshot ls`)");
+    }
+    (!names.is_empty()).then_some(names)
 }
 
 /// `v3`, or `v3…v7`.

@@ -22,10 +22,11 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tidelog_core::memory::Account;
-use tidelog_core::{FileId, Holder, MemoryBudget};
-use tidelog_oplog::{FileRow, Hash128};
+use tidelog_core::{CommitVersion, FileId, Holder, MemoryBudget};
+use tidelog_oplog::{FileRow, Hash128, Log};
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
+use tidelog_storage::{Pin, Pins};
 
 use crate::error::{Error, version_words};
 use crate::pages::PageTable;
@@ -61,21 +62,34 @@ impl Weighter<FileId, Footer> for FooterWeight {
 #[derive(Debug, Clone)]
 pub struct FileReaders {
     store: Arc<dyn ObjectStore>,
+    log: Log,
+    pins: Pins,
+    /// The state that is read.
+    _pin: Option<Arc<Pin>>,
     footers: Arc<Cache<FileId, Footer, FooterWeight>>,
     /// What the footers take of the memory budget.
     memory: Arc<Mutex<Account>>,
 }
 
 impl FileReaders {
-    /// Readers over `store` that keep as many bytes of footers as `memory` has for them.
+    /// Readers over `store`, whose `log` tells what has become of a file, that keep as many bytes of
+    /// footers as `memory` has for them.
     #[must_use]
-    pub fn new(store: Arc<dyn ObjectStore>, memory: &MemoryBudget) -> Self {
+    pub fn new(store: Arc<dyn ObjectStore>, log: Log, pins: Pins, memory: &MemoryBudget) -> Self {
         let cache_bytes_max = memory.share(Holder::Footers).ceiling;
         // An entry is a few KiB; the item count is only a hint for sizing the table.
         let items = usize::try_from(cache_bytes_max / 8192).unwrap_or(1024).max(16);
         let footers = Cache::with_weighter(items, cache_bytes_max, FooterWeight);
         let memory = Arc::new(Mutex::new(memory.account(Holder::Footers)));
-        Self { store, footers: Arc::new(footers), memory }
+        Self { store, log, pins, _pin: None, footers: Arc::new(footers), memory }
+    }
+
+    /// The same readers, of the state after `commit`: as long as any of them is there, a vacuum on this
+    /// machine deletes nothing that the state needs.
+    #[must_use]
+    pub fn pinned_to(&self, commit: CommitVersion) -> Self {
+        let pin = u64::try_from(commit.number()).ok().map(|state| Arc::new(self.pins.pin(state)));
+        Self { _pin: pin, ..self.clone() }
     }
 
     /// The store that holds the files.
@@ -143,12 +157,26 @@ impl FileReader {
         }
     }
 
-    fn failed(&self, error: tidelog_storage::object_store::Error) -> Error {
+    async fn failed(&self, error: tidelog_storage::object_store::Error) -> Error {
         match error {
-            tidelog_storage::object_store::Error::NotFound { .. } => {
-                self.damaged("it is missing from the store")
-            }
+            tidelog_storage::object_store::Error::NotFound { .. } => self.lost().await,
             error => Error::store("reading", &self.file.location, error),
+        }
+    }
+
+    /// What the loss of the file means: if the newest state needs it, damage.
+    async fn lost(&self) -> Error {
+        let log = &self.readers.log;
+        let is_live = async {
+            let series = log.series(&log.refresh().await?, self.file.node).await?;
+            Ok::<bool, Error>(series.files().any(|file| file.file == self.file.file))
+        };
+        match is_live.await {
+            Ok(false) => Error::FileExpired {
+                object: self.file.location.to_string(),
+                path: self.file.path.clone(),
+            },
+            Ok(true) | Err(_) => self.damaged("it is missing from the store"),
         }
     }
 
@@ -174,7 +202,7 @@ impl FileReader {
                 "it has {} bytes where the log says {}",
                 meta.size, self.file.size
             )),
-            _ => self.failed(error),
+            _ => self.failed(error).await,
         }
     }
 

@@ -15,10 +15,12 @@
 //! | [`compact`] | files kept few, large and sorted |
 //! | `free` | a store that another writer has for itself, freed or taken over |
 //! | [`fsck`](mod@fsck) | checks of all that is stored |
+//! | [`history`] | named snapshots, and what is let go of the history |
 //! | [`memory`] | how the memory budget is divided |
 //! | [`names`] | which objects never change |
 //! | [`tiers`] | how much is in memory and in the write-ahead log |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
+//! | [`vacuum`] | data files that nothing can read any more, deleted |
 //! | [`wal_check`] | a write-ahead log looked at, and cut |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
 //!
@@ -39,6 +41,7 @@ pub mod error;
 pub mod file_reader;
 pub mod fsck;
 pub mod head;
+pub mod history;
 pub mod hot;
 pub mod memory;
 pub mod names;
@@ -47,6 +50,7 @@ pub mod pages;
 pub mod series_schema;
 pub mod tiers;
 pub mod upkeep;
+pub mod vacuum;
 pub mod view;
 pub mod wal_check;
 
@@ -68,6 +72,7 @@ pub use file_reader::{FileReader, FileReaders};
 pub use free::TakenOver;
 pub use fsck::{FsckOptions, FsckProgress, FsckReport, Orphan, fsck};
 pub use head::Head;
+pub use history::{ExpireRule, ExpiredSeries};
 pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierLimits, TierOptions, TierStatistics, WalDurability};
 pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
@@ -75,5 +80,6 @@ pub use series_schema::{PATH_COLUMN, SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN,
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
 pub use tiers::{TierOwner, Tiers};
 pub use upkeep::{Maintained, UpkeepMode};
+pub use vacuum::{FileCount, VacuumFile, VacuumOptions, VacuumReason, VacuumReport};
 pub use view::SeriesView;
 pub use wal_check::{WalRepair, WalReport, inspect_wal, repair_wal};

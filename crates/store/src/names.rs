@@ -10,6 +10,9 @@ pub(crate) const DATA_DIRECTORY: &str = "series";
 /// The directory of the write-ahead log of a local store.
 pub const WAL_DIRECTORY: &str = "_wal";
 
+/// The pin file of a local store, by which readers on one machine are known.
+pub const PIN_FILE: &str = "_pins";
+
 /// Whether an object of this name, relative to the store's root, has the same bytes for ever: data
 /// files and parts of the log, whose names hold an id that is drawn anew for each. In doubt it has
 /// not.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tidelog_core::{AsOf, PathPattern, TimeRange, TreePath, Version, WriteTime};
+use tidelog_core::{
+    AsOf, CommitVersion, PathPattern, SnapshotName, TimeRange, TreePath, Version, WriteTime,
+};
 use tidelog_oplog::{EntryType, FileRow, Node, SeriesState, Tree, VersionRow};
 
 use crate::engine::{Engine, schema_of};
-use crate::error::Error;
+use crate::error::{Error, snapshot_words};
 use crate::head::Head;
 use crate::hot::HotFile;
 use crate::series_schema::SeriesSchema;
@@ -20,6 +22,8 @@ pub struct SeriesView {
     version: Version,
     provisional: bool,
     hot: Arc<[Arc<HotFile>]>,
+    /// The newest commit of the state that it is seen from.
+    commit: CommitVersion,
 }
 
 impl SeriesView {
@@ -39,6 +43,12 @@ impl SeriesView {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The newest commit of the state that it is seen from, which must not lose a file while it is read.
+    #[must_use]
+    pub fn commit(&self) -> CommitVersion {
+        self.commit
     }
 
     /// Whether a version that is still to be committed could change the answer, because the read is
@@ -144,23 +154,18 @@ impl Engine {
         as_of: &AsOf,
     ) -> Result<SeriesView, Error> {
         match as_of {
-            AsOf::Head => {
-                let node = series_node(head.tree(), path, None)?;
-                self.view(head, path.clone(), &node, None).await
-            }
             AsOf::Version(version) => {
                 let node = series_node(head.tree(), path, None)?;
-                let mut view = self.view(head, path.clone(), &node, None).await?;
-                check_version(path, *version, view.version)?;
+                let mut view = self.view(head, path.clone(), &node, Moment::Head).await?;
+                check_version(head, path, *version, &view)?;
                 view.version = *version;
                 Ok(view)
             }
-            AsOf::Time(time) => {
-                let tree = tree_at(head, path.as_str(), *time)?;
-                let node = series_node(&tree, path, Some(*time))?;
-                self.view(head, path.clone(), &node, Some(*time)).await
+            other => {
+                let (tree, moment) = tree_as_of(head, path.as_str(), other)?;
+                let node = series_node(&tree, path, moment.time())?;
+                self.view(head, path.clone(), &node, moment).await
             }
-            other => Err(no_snapshot(path.as_str(), other)),
         }
     }
 
@@ -179,21 +184,15 @@ impl Engine {
         if let Some(path) = pattern.as_path() {
             return Ok(vec![self.series_in(head, &path, as_of).await?]);
         }
-        let (tree, time) = match as_of {
-            AsOf::Head => (head.tree().clone(), None),
-            AsOf::Time(time) => (tree_at(head, pattern.as_str(), *time)?, Some(*time)),
-            AsOf::Version(_) => {
-                return Err(Error::GlobVersion {
-                    pattern: pattern.to_string(),
-                    asked: as_of.to_string(),
-                });
-            }
-            other => return Err(no_snapshot(pattern.as_str(), other)),
-        };
+        if let AsOf::Version(_) = as_of {
+            let (pattern, asked) = (pattern.to_string(), as_of.to_string());
+            return Err(Error::GlobVersion { pattern, asked });
+        }
+        let (tree, moment) = tree_as_of(head, pattern.as_str(), as_of)?;
         let mut views = Vec::new();
         for (path, node) in tree.matching(pattern) {
             if node.entry == EntryType::FileSeries && node.schema.is_some() {
-                views.push(self.view(head, path, &node, time).await?);
+                views.push(self.view(head, path, &node, moment).await?);
             }
         }
         if views.is_empty() {
@@ -207,15 +206,86 @@ impl Engine {
         head: &Head,
         path: TreePath,
         node: &Node,
-        time: Option<WriteTime>,
+        moment: Moment,
     ) -> Result<SeriesView, Error> {
         let committed = head.committed(self.log(), node.id).await?.head();
         let hot = head.hot_files(node.id, committed).into();
         let series = head.series(self.log(), node.id).await?;
         let Some(schema) = schema_of(&path, node)? else { return Err(Error::NoSchema { path }) };
-        let version = time.map_or_else(|| series.head(), |time| series.version_at(time));
-        let provisional = time.is_some_and(|time| time > head.complete_through());
-        Ok(SeriesView { path, schema, series, version, provisional, hot })
+        let version = moment.time().map_or_else(|| series.head(), |time| series.version_at(time));
+        let provisional = match moment {
+            Moment::Time(time) => time > head.complete_through(),
+            // A snapshot was committed after all that is in it.
+            Moment::Head | Moment::Snapshot(_) => false,
+        };
+        let commit = head.snapshot().head();
+        let view = SeriesView { path, schema, series, version, provisional, hot, commit };
+        match moment {
+            Moment::Time(time) => view.check_horizon(head, &time.to_string()).map(|()| view),
+            // Whatever was let go, a snapshot keeps what it needs, and the head is never let go.
+            Moment::Head | Moment::Snapshot(_) => Ok(view),
+        }
+    }
+}
+
+impl SeriesView {
+    /// Refuses what lies before the horizon.
+    fn check_horizon(&self, head: &Head, asked: &str) -> Result<(), Error> {
+        let history = head.snapshot().history();
+        let first = history.first_readable(self.series.node());
+        if self.version >= first || first == Version::FIRST {
+            return Ok(());
+        }
+        let newest = self.series.head();
+        let left = match self.series.version(first) {
+            Some(row) => format!(
+                "its history before {first} has been let go; name one of {first} to {newest}, a time \
+                 from {} on",
+                row.timestamp
+            ),
+            None => {
+                "its history has been let go after it was removed; name a later time".to_owned()
+            }
+        };
+        let by_name = match snapshot_words(history) {
+            Some(names) => format!(", or a snapshot that was made before ({names})"),
+            None => String::new(),
+        };
+        let readable = format!("{left}{by_name}");
+        Err(Error::AsOf { path: self.path.to_string(), asked: asked.to_owned(), readable })
+    }
+}
+
+/// The moment as of which a view is made.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Head,
+    Time(WriteTime),
+    /// The moment of a named snapshot, which may lie before the horizon.
+    Snapshot(WriteTime),
+}
+
+impl Moment {
+    fn time(self) -> Option<WriteTime> {
+        match self {
+            Self::Head => None,
+            Self::Time(time) | Self::Snapshot(time) => Some(time),
+        }
+    }
+}
+
+/// The tree as of a point in history that is no version, and which moment that is.
+fn tree_as_of(head: &Head, path: &str, as_of: &AsOf) -> Result<(Tree, Moment), Error> {
+    match as_of {
+        AsOf::Time(time) => Ok((tree_at(head, path, *time)?, Moment::Time(*time))),
+        AsOf::Snapshot(name) => {
+            let history = head.snapshot().history();
+            let known = SnapshotName::parse(name).ok();
+            let found = known.and_then(|name| history.snapshot(&name));
+            let time = found.ok_or_else(|| Error::no_snapshot(name, history))?.time;
+            Ok((head.tree_at(time)?, Moment::Snapshot(time)))
+        }
+        _ => Ok((head.tree().clone(), Moment::Head)),
     }
 }
 
@@ -241,22 +311,22 @@ fn tree_at(head: &Head, path: &str, time: WriteTime) -> Result<Tree, Error> {
     }
 }
 
-fn check_version(path: &TreePath, asked: Version, head: Version) -> Result<(), Error> {
-    if asked >= Version::FIRST && asked <= head {
-        return Ok(());
+/// `view` is of the head.
+fn check_version(
+    head: &Head,
+    path: &TreePath,
+    asked: Version,
+    view: &SeriesView,
+) -> Result<(), Error> {
+    let newest = view.version;
+    if (Version::FIRST..=newest).contains(&asked) {
+        let asked_for = SeriesView { version: asked, ..view.clone() };
+        return asked_for.check_horizon(head, &asked.to_string());
     }
+    let first = head.snapshot().history().first_readable(view.series.node());
     Err(Error::AsOf {
         path: path.to_string(),
         asked: asked.to_string(),
-        readable: format!("it has the versions {} to {head}; name one of them", Version::FIRST),
+        readable: format!("it has the versions {first} to {newest}; name one of them"),
     })
-}
-
-fn no_snapshot(path: &str, as_of: &AsOf) -> Error {
-    Error::AsOf {
-        path: path.to_owned(),
-        asked: as_of.to_string(),
-        readable: "there is no snapshot of that name; name a version (v3) or a time (2024-01-31)"
-            .to_owned(),
-    }
 }

@@ -149,6 +149,24 @@ impl Model {
         self.head(path).map_or(&[], |series| &series.versions)
     }
 
+    /// The node that `path` names at a point in history, if that is a series with a version, and how many
+    /// of its versions are visible. Nodes are numbered as they are made, and survive renames.
+    #[must_use]
+    pub fn node(&self, path: &str, as_of: ModelAsOf) -> Option<(usize, usize)> {
+        let (_, visible) = self.view(path, as_of).ok()?;
+        match self.tree_at(as_of)?.get(path) {
+            Some(Entry::Series(index)) => Some((*index, visible)),
+            _ => None,
+        }
+    }
+
+    /// The write times of the versions of a node, in order.
+    #[must_use]
+    pub fn times_of(&self, node: usize) -> Vec<i64> {
+        let versions = self.series.get(node).map(|series| series.versions.as_slice());
+        versions.unwrap_or_default().iter().map(|version| version.write_time).collect()
+    }
+
     /// The write times of all versions of all nodes, in order.
     #[must_use]
     pub fn write_times(&self) -> Vec<i64> {

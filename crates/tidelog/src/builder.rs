@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidelog_core::{Env, ErrorKind};
 use tidelog_query::{Queries, QueryOptions};
 use tidelog_storage::object_store::ObjectStore;
-use tidelog_storage::{FileSystem, Location, ReadCache, StorageOptions, location};
+use tidelog_storage::{FileSystem, Location, Pins, ReadCache, StorageOptions, location};
 use tidelog_store::{
     Engine, EngineOptions, FsckOptions, FsckReport, Mode, RecoverOptions, UpkeepMode,
     WalDurability, WalRecovery, WalRepair, WalReport, fsck, inspect_wal, names, recover_wal,
@@ -503,6 +503,9 @@ impl StoreBuilder {
             tier.usual_wal_directory = local.map(|root| root.join(names::WAL_DIRECTORY));
             tier.wal_directory =
                 tier.wal_directory.take().or_else(|| tier.usual_wal_directory.clone());
+            if let Some(root) = local {
+                options.pins = Pins::at(root.join(names::PIN_FILE));
+            }
         }
         options
     }

@@ -30,6 +30,7 @@ pub mod builder;
 pub mod changes;
 pub mod directory;
 pub mod error;
+pub mod history;
 pub mod settings;
 pub mod store;
 pub mod stream;
@@ -43,6 +44,7 @@ pub use builder::StoreBuilder;
 pub use changes::{Change, ChangeOptions, ChangeStream};
 pub use directory::{AppendResults, SeriesAppend, SeriesExt, WorkingDirectory};
 pub use error::{Error, Result};
+pub use history::SnapshotInfo;
 pub use settings::{ConfigWatch, Layers, Preset, Reloaded, Settings};
 pub use store::{Entry, SeriesDescription, Store, StoreStatistics, VersionInfo};
 pub use stream::{SeriesStream, SqlStream};
@@ -55,7 +57,8 @@ pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
-    AppendReceipt, CompactionReport, Durability, FsckOptions, FsckProgress, FsckReport, Maintained,
-    Merge, Mode, Orphan, Reason, SeriesCompaction, TakenOver, TierOwner, TierStatistics, Tiers,
-    UpkeepMode, WalDurability,
+    AppendReceipt, CompactionReport, Durability, ExpireRule, ExpiredSeries, FileCount, FsckOptions,
+    FsckProgress, FsckReport, Maintained, Merge, Mode, Orphan, Reason, SeriesCompaction, TakenOver,
+    TierOwner, TierStatistics, Tiers, UpkeepMode, VacuumFile, VacuumOptions, VacuumReason,
+    VacuumReport, WalDurability,
 };

@@ -58,10 +58,13 @@ pub struct VersionInfo {
     pub range: Option<TimeRange>,
     /// The id of the write.
     pub transaction: TransactionId,
+    /// Whether the series can be read as of it. If not, its history until then was
+    /// [let go](Store::expire), and only a snapshot can show it.
+    pub readable: bool,
 }
 
-impl From<&VersionRow> for VersionInfo {
-    fn from(row: &VersionRow) -> Self {
+impl VersionInfo {
+    fn new(row: &VersionRow, first_readable: Version) -> Self {
         Self {
             path: row.path.clone(),
             version: row.version,
@@ -70,6 +73,7 @@ impl From<&VersionRow> for VersionInfo {
             rows: row.rows,
             range: row.range,
             transaction: row.transaction,
+            readable: row.version >= first_readable,
         }
     }
 }
@@ -92,6 +96,9 @@ pub struct SeriesDescription {
     pub time_unit: Option<TimeUnit>,
     /// Its newest version; `v0` before the first.
     pub version: Version,
+    /// The first version as of which it can be read: the first of all, unless history was
+    /// [let go](Store::expire).
+    pub first_readable: Version,
     /// Rows of all versions, before deduplication between them.
     pub rows: u64,
     /// Its data files at head, those of replaced rows included.
@@ -114,6 +121,11 @@ pub struct StoreStatistics {
     pub series: u64,
     /// Versions of all series.
     pub versions: u64,
+    /// Those of them as of which a series can be read: the history of the others was
+    /// [let go](Store::expire).
+    pub readable_versions: u64,
+    /// Named snapshots.
+    pub snapshots: u64,
     /// Rows of all versions.
     pub rows: u64,
     /// Data files at head, those of replaced rows included.
@@ -206,7 +218,8 @@ impl Store {
     /// Runs one SQL statement under the restricted policy: queries, `EXPLAIN` and `INSERT INTO` a
     /// series. A series is a table by its quoted path; `series('/glob/*', 'as of')` and
     /// `series_versions('/path')` are table functions; the log is `tidelog.tree`,
-    /// `tidelog.versions` and `tidelog.files`; `tidelog.tiers` says how much of it is in memory.
+    /// `tidelog.versions`, `tidelog.files` and `tidelog.store`; `tidelog.tiers` says how much of it is in
+    /// memory.
     ///
     /// # Errors
     /// If the statement is too large, not allowed, wrong, or names what is not there.
@@ -412,6 +425,7 @@ impl Store {
             schema: schema.map(|schema| Arc::clone(schema.columns())),
             options: (*node.options).clone(),
             version: series.head(),
+            first_readable: head.snapshot().history().first_readable(node.id),
             rows: series.rows_appended(),
             files: series.file_count() as u64,
             bytes: series.files().map(|file| file.size).sum(),
@@ -425,8 +439,9 @@ impl Store {
     /// If there is no such series or the log cannot be read.
     pub async fn versions(&self, path: &str) -> Result<Vec<VersionInfo>> {
         let path = TreePath::parse(path)?;
-        let (_, _, series) = self.series_node(&path).await?;
-        Ok(series.versions().iter().map(|row| VersionInfo::from(row.as_ref())).collect())
+        let (head, node, series) = self.series_node(&path).await?;
+        let first = head.snapshot().history().first_readable(node.id);
+        Ok(series.versions().iter().map(|row| VersionInfo::new(row, first)).collect())
     }
 
     /// The series at `path` at head, with or without versions.
@@ -451,14 +466,20 @@ impl Store {
     pub async fn statistics(&self) -> Result<StoreStatistics> {
         let head = self.engine().head().await?;
         let commits = u64::try_from(head.snapshot().next_commit().number()).unwrap_or_default();
-        let mut counts = StoreStatistics { commits, ..StoreStatistics::default() };
+        let history = head.snapshot().history();
+        let snapshots = history.snapshots().count() as u64;
+        let mut counts = StoreStatistics { commits, snapshots, ..StoreStatistics::default() };
         for (_, node) in head.tree().walk(&TreePath::root()) {
             match node.entry {
                 EntryType::Directory => counts.directories += 1,
                 EntryType::FileSeries => {
                     let series = head.series(self.engine().log(), node.id).await?;
                     counts.series += 1;
-                    counts.versions += series.versions().len() as u64;
+                    let versions = series.versions().len() as u64;
+                    let expired = history.first_readable(node.id).number().saturating_sub(1);
+                    counts.versions += versions;
+                    counts.readable_versions +=
+                        versions.saturating_sub(u64::try_from(expired).unwrap_or_default());
                     counts.rows += series.rows_appended();
                     counts.files += series.file_count() as u64;
                     counts.bytes += series.files().map(|file| file.size).sum::<u64>();

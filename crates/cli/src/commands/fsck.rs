@@ -56,7 +56,7 @@ fn words(report: &FsckReport) -> String {
     }
     if report.replaced_files > 0 {
         lines.push(format!(
-            "note: {} data files ({}) have been merged into others and not deleted yet",
+            "note: {} data files ({}) are no part of their series any more; `vacuum` deletes them",
             grouped(report.replaced_files),
             size(report.replaced_file_bytes)
         ));
@@ -90,7 +90,7 @@ fn words(report: &FsckReport) -> String {
 
 fn orphan_words(report: &FsckReport, orphan: &Orphan) -> String {
     let meaning = if report.is_intact() {
-        "it belongs to a write that is under way or failed"
+        "it belongs to a write that is under way, or that failed (`vacuum` deletes it then)"
     } else {
         "keep it until the damage is mended, for lost rows may name it"
     };
@@ -125,6 +125,7 @@ fn document(report: &FsckReport) -> Value {
         "log_rows": report.log_rows,
         "series": report.series,
         "versions": report.versions,
+        "snapshots": report.snapshots,
         "files": report.files,
         "bytes": report.bytes,
         "wal_records": report.wal_records,

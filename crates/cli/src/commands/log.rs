@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     TimestampNanosecondArray, UInt64Array,
 };
 use futures::{TryStreamExt, stream};
@@ -16,15 +16,21 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::progress::grouped;
 
-/// All that was done to the tree and to series, in the order of the log.
+/// All that was done to the tree, to series and to what is kept of the history, in the order of the log.
+/// A snapshot's name stands in the place of a path, the first version that can be read in that of a
+/// version.
 const OPERATIONS: &str = "
     SELECT commit_version AS commit, timestamp, op, entry_type AS type, path,
-           NULL AS version, NULL AS rows, NULL AS min_event_time, NULL AS max_event_time
+           NULL AS version, NULL AS rows, NULL AS min_event_time, NULL AS max_event_time,
+           NULL AS readable
     FROM tidelog.tree
     UNION ALL
     SELECT commit_version, timestamp, op, 'FileSeries', path, version, rows,
-           min_event_time, max_event_time
+           min_event_time, max_event_time, readable
     FROM tidelog.versions
+    UNION ALL
+    SELECT commit_version, timestamp, op, NULL, coalesce(path, detail), version, NULL, NULL, NULL, NULL
+    FROM tidelog.store WHERE op IN ('snapshot', 'drop-snapshot', 'horizon')
     ORDER BY timestamp";
 
 pub(super) async fn log(globals: &Globals, args: &LogArgs) -> Result<()> {
@@ -98,6 +104,7 @@ fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
     let written = TimestampMicrosecondArray::from_iter_values(written).with_timezone("UTC");
     let rows = versions.iter().map(|info| info.rows);
     let ops = versions.iter().map(|info| info.operation);
+    let readable = versions.iter().map(|info| Some(info.readable)).collect::<BooleanArray>();
     let transactions = versions.iter().map(|info| info.transaction.to_string());
     RecordBatch::try_from_iter([
         ("version", Arc::new(Int64Array::from_iter_values(numbers)) as ArrayRef),
@@ -106,6 +113,7 @@ fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
         ("rows", Arc::new(UInt64Array::from_iter_values(rows))),
         ("min_event_time", times(|range| range.start().nanos())),
         ("max_event_time", times(|range| range.end().nanos())),
+        ("readable", Arc::new(readable)),
         ("transaction_id", Arc::new(StringArray::from_iter_values(transactions))),
     ])
     .map_err(|error| Error::Internal { message: error.to_string() })

@@ -4,11 +4,13 @@ mod append;
 mod compact;
 mod config;
 mod fsck;
+mod history;
 mod log;
 mod query;
 mod store;
 mod tiers;
 mod tree;
+mod vacuum;
 mod wal;
 
 use std::io::Write;
@@ -32,6 +34,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Init => store::init(globals).await,
         Command::Stats => store::stats(globals).await,
         Command::Maintain { full } => store::maintain(globals, full).await,
+        Command::Snapshot(command) => history::snapshot(globals, &command).await,
+        Command::Expire(args) => history::expire(globals, &args).await,
+        Command::Vacuum(args) => vacuum::vacuum(globals, &args).await,
         Command::Ls { long, glob } => tree::ls(globals, &glob, long).await,
         Command::Describe { path } => tree::describe(globals, &path).await,
         Command::Mkdir { path } => tree::mkdir(globals, &path).await,

@@ -61,6 +61,8 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
             "directories": counts.directories,
             "series": counts.series,
             "versions": counts.versions,
+            "readable_versions": counts.readable_versions,
+            "snapshots": counts.snapshots,
             "rows": counts.rows,
             "files": counts.files,
             "bytes": counts.bytes,
@@ -73,12 +75,19 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
         row("directories", counts.directories),
         row("series", counts.series),
         row("versions", counts.versions),
+        row("snapshots", counts.snapshots),
         row("rows", counts.rows),
         row("files", counts.files),
         row("bytes", counts.bytes),
     ];
-    if let Some(bytes) = rows.last_mut() {
-        bytes[2] = format!("({})", size(counts.bytes));
+    for row in &mut rows {
+        row[2] = match row[0].as_str() {
+            "bytes" => format!("({})", size(counts.bytes)),
+            "versions" if counts.readable_versions < counts.versions => {
+                format!("({} readable)", grouped(counts.readable_versions))
+            }
+            _ => String::new(),
+        };
     }
     if counts.bytes > 0 {
         let ratio = counts.bytes_written as f64 / counts.bytes as f64;

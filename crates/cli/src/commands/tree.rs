@@ -114,7 +114,7 @@ fn created(entry: &Entry) -> String {
 
 fn long_row(entry: &Entry, series: Option<&SeriesDescription>) -> Vec<String> {
     let number = |value: Option<u64>| value.map(grouped).unwrap_or_default();
-    let versions = series.and_then(|series| u64::try_from(series.version.number()).ok());
+    let versions = series.and_then(readable_versions);
     vec![
         kind(entry).to_owned(),
         created(entry),
@@ -126,6 +126,12 @@ fn long_row(entry: &Entry, series: Option<&SeriesDescription>) -> Vec<String> {
     ]
 }
 
+/// How many versions a series can be read as of.
+fn readable_versions(series: &SeriesDescription) -> Option<u64> {
+    let expired = series.first_readable.number() - 1;
+    u64::try_from(series.version.number().checked_sub(expired)?).ok()
+}
+
 fn entry_json(entry: &Entry, series: Option<&SeriesDescription>) -> Value {
     let mut document = json!({
         "path": entry.path.as_str(),
@@ -134,6 +140,7 @@ fn entry_json(entry: &Entry, series: Option<&SeriesDescription>) -> Value {
     });
     if let Some(series) = series {
         document["version"] = series.version.number().into();
+        document["first_readable_version"] = series.first_readable.number().into();
         document["rows"] = series.rows.into();
         document["files"] = series.files.into();
         document["bytes"] = series.bytes.into();
@@ -190,7 +197,7 @@ fn describe_series(globals: &Globals, series: &SeriesDescription) -> Result<()> 
         row("type", "series".to_owned()),
         row("id", series.node.to_string()),
         row("created", series.created.to_string()),
-        row("version", series.version.to_string()),
+        row("version", version_words(series)),
         row("rows", format!("{} over all versions", grouped(series.rows))),
         row("files", format!("{} ({})", grouped(series.files), size(series.bytes))),
         row("event times", range_words(series.range)),
@@ -211,6 +218,15 @@ fn describe_series(globals: &Globals, series: &SeriesDescription) -> Result<()> 
     output::print(&text)
 }
 
+/// The newest version, and since when there is a history if not since the first.
+fn version_words(series: &SeriesDescription) -> String {
+    let (newest, first) = (series.version, series.first_readable);
+    match first.number() {
+        ..=1 => newest.to_string(),
+        _ => format!("{newest} (readable from {first} on)"),
+    }
+}
+
 fn series_json(series: &SeriesDescription) -> Value {
     let columns = series.schema.as_ref().map(|schema| {
         let columns = schema.fields().iter().map(|field| {
@@ -228,6 +244,7 @@ fn series_json(series: &SeriesDescription) -> Value {
         "id": series.node.to_string(),
         "created": series.created.to_string(),
         "version": series.version.number(),
+        "first_readable_version": series.first_readable.number(),
         "rows": series.rows,
         "files": series.files,
         "bytes": series.bytes,

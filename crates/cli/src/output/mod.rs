@@ -19,6 +19,7 @@ use crate::output::rows::Form;
 use crate::output::sink::Sink;
 use crate::progress;
 
+
 /// Writes the rows as the user asked for.
 pub(crate) async fn write_rows(
     rows: impl Stream<Item = tidelog::Result<RecordBatch>>,

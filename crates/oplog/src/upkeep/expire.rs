@@ -166,6 +166,14 @@ async fn delete(objects: &LogObjects, path: &Path) -> Result<(), Error> {
     }
 }
 
+/// An object that the store has just written: its time is the store's time now.
+pub(super) async fn store_time(objects: &LogObjects) -> Result<ObjectMeta, Error> {
+    let clock = objects.prefix.clone().join(CLOCK);
+    objects.put(&clock, Bytes::from_static(b"now")).await?;
+    let now = objects.store.head(&clock).await;
+    now.map_err(|source| store_error("reading", &clock, source))
+}
+
 /// What lies in the log's directories, and what time the store has.
 struct Listed {
     now: ObjectMeta,
@@ -176,10 +184,7 @@ struct Listed {
 
 impl Listed {
     async fn read(objects: &LogObjects) -> Result<Self, Error> {
-        let clock = objects.prefix.clone().join(CLOCK);
-        objects.put(&clock, Bytes::from_static(b"now")).await?;
-        let now = objects.store.head(&clock).await;
-        let now = now.map_err(|source| store_error("reading", &clock, source))?;
+        let now = store_time(objects).await?;
         let fail = |source| store_error("listing", &objects.prefix, source);
         let all = objects.store.list(Some(&objects.prefix));
         let all: Vec<ObjectMeta> = all.try_collect().await.map_err(fail)?;

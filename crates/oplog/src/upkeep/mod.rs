@@ -6,11 +6,13 @@
 //!   run sorted by node and commit.
 //! - `expire` writes checkpoints, and lets go of commits, checkpoints and parts that no reader or
 //!   writer can want any more.
+//! - `ages` tells how old objects and commits are, by the store's own time.
 //!
 //! A merge is committed like any other change ([`crate::Log::stage`]): its commit replaces parts by
 //! parts with the same rows. It is abandoned if one of its inputs is no longer live then, because
 //! another process has merged it.
 
+mod ages;
 pub(crate) mod expire;
 mod merge;
 mod plan;
@@ -24,6 +26,7 @@ use crate::log::Log;
 use crate::part::Part;
 use crate::state::Snapshot;
 
+pub use ages::Ages;
 pub use expire::Expired;
 pub use plan::{MergePlan, MergeScope};
 

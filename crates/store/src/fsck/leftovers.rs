@@ -15,20 +15,21 @@ const SERIES_DIRECTORY: &str = "series";
 /// Orphans that a report names.
 const ORPHANS_NAMED_MAX: usize = 1000;
 
-/// The ids of data files that the log names, in order.
-pub(super) struct Files<'a> {
-    pub(super) live: &'a [FileId],
-    /// Those whose rows lie in others by now.
-    pub(super) replaced: &'a [FileId],
+/// The data files that the log names, by id and in order.
+pub(super) struct Known {
+    /// Those that are part of their series.
+    pub(super) live: Vec<FileId>,
+    /// Those that were, and that a vacuum may delete.
+    pub(super) replaced: Vec<FileId>,
 }
 
-/// Lists log parts and data files. What was put after the check had `begun` may be named by commits that
-/// it has not read.
+/// Lists log parts and data files. What was put after the check had `begun` may be named by commits
+/// that it has not read.
 pub(super) async fn list(
     store: &dyn ObjectStore,
     begun: WriteTime,
     log: &LogCheck,
-    files: &Files<'_>,
+    known: &Known,
     report: &mut FsckReport,
 ) -> Result<(), Error> {
     let failed = |directory| move |error| Error::store("listing", directory, error);
@@ -47,11 +48,11 @@ pub(super) async fn list(
     while let Some(meta) = listed.try_next().await.map_err(failed(SERIES_DIRECTORY))? {
         let stem = meta.location.filename().and_then(|name| name.strip_suffix(".parquet"));
         let id = stem.and_then(|stem| FileId::parse(stem).ok());
-        let is_among = |files: &[FileId]| id.is_some_and(|id| files.binary_search(&id).is_ok());
-        if is_among(files.replaced) {
+        let is_one_of = |ids: &[FileId]| id.is_some_and(|id| ids.binary_search(&id).is_ok());
+        if is_one_of(&known.replaced) {
             report.replaced_files += 1;
             report.replaced_file_bytes += meta.size;
-        } else if !is_among(files.live) {
+        } else if !is_one_of(&known.live) {
             note(&meta, begun, report);
         }
     }

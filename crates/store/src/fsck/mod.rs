@@ -10,6 +10,7 @@
 //! - `report` is what a check says.
 //! - `series` keeps, for each series, which versions there are, and settles rows of versions against
 //!   rows of files commit by commit.
+//! - `history` looks whether snapshots and horizons hold together.
 //! - `files` asks for data files, many at a time, or reads them, a few at a time.
 //! - `leftovers` lists what is stored.
 //! - `wal` reads write-ahead logs, of which the owner may live.
@@ -18,6 +19,7 @@
 //! data file, and two log parts.
 
 mod files;
+mod history;
 mod leftovers;
 mod report;
 mod series;
@@ -35,7 +37,7 @@ use tidelog_storage::object_store::ObjectStore;
 use crate::error::Error;
 use crate::owner::TierOptions;
 use files::FileCheck;
-use leftovers::Files;
+use history::HistoryCheck;
 use series::SeriesCheck;
 
 pub use report::{FsckProgress, FsckReport, Orphan};
@@ -106,22 +108,24 @@ pub async fn fsck(
     };
     let mut check = Check {
         series: SeriesCheck::new(log.is_whole),
+        history: HistoryCheck::default(),
         files: FileCheck::new(Arc::clone(&store), options.deep),
         progress: FsckProgress { parts: log.part_count(), ..FsckProgress::default() },
         options,
     };
     check.read_parts(&log, &mut report).await?;
-    let replaced = check.series.take_replaced();
-    check.series.finish(&mut report);
-    let known = check.files.into_known(&mut report);
-    let files = Files { live: &known, replaced: &replaced };
-    leftovers::list(store.as_ref(), begun, &log, &files, &mut report).await?;
+    let (series, history) = (check.series, check.history);
+    history.finish(series.is_whole(), |node| series.newest(node), &mut report);
+    let replaced = series.finish(&mut report);
+    let known = leftovers::Known { live: check.files.into_known(&mut report), replaced };
+    leftovers::list(store.as_ref(), begun, &log, &known, &mut report).await?;
     wal::check(store, env, tier, &mut report).await?;
     Ok(report)
 }
 
 struct Check<'a> {
     series: SeriesCheck,
+    history: HistoryCheck,
     files: FileCheck,
     progress: FsckProgress,
     options: &'a FsckOptions,
@@ -162,7 +166,7 @@ impl Check<'_> {
                 Row::Tree(row) => self.series.take_tree(row),
                 Row::Version(row) => self.series.take_version(&row, report),
                 Row::File(row) => waiting.extend(self.series.take_file(row, report)),
-                Row::Store(_) => {}
+                Row::Store(row) => self.history.take(row),
             }
         }
         self.series.end_part(report);

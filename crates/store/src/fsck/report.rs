@@ -23,7 +23,7 @@ pub struct FsckReport {
     pub replaced_parts: u64,
     /// Their bytes.
     pub replaced_bytes: u64,
-    /// Data files whose rows lie in others by now, and that have not been deleted yet.
+    /// Data files that are no part of their series any more, and that no vacuum has deleted yet.
     pub replaced_files: u64,
     /// Their bytes.
     pub replaced_file_bytes: u64,
@@ -41,6 +41,8 @@ pub struct FsckReport {
     pub series: u64,
     /// Versions of all series.
     pub versions: u64,
+    /// Named snapshots.
+    pub snapshots: u64,
     /// Live data files checked.
     pub files: u64,
     /// Their bytes, by the log.

@@ -21,7 +21,7 @@ pub(super) struct SeriesCheck {
     tree: Vec<TreeRow>,
     /// Files whose removal has been seen, and whose rows come later.
     removed: HashSet<FileId>,
-    /// Files that have been removed, and whose rows have been seen.
+    /// Files that were part of their series and are so no more.
     replaced: Vec<FileId>,
     /// What one commit did to a series, while its rows pass by.
     open: HashMap<NodeId, Balance>,
@@ -124,11 +124,14 @@ impl SeriesCheck {
         Some(row)
     }
 
-    /// The files that were added and removed again, in order.
-    pub(super) fn take_replaced(&mut self) -> Vec<FileId> {
-        let mut replaced = std::mem::take(&mut self.replaced);
-        replaced.sort_unstable();
-        replaced
+    /// Whether all rows of the log have been seen.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// The newest version of a series.
+    pub(super) fn newest(&self, id: NodeId) -> Option<Version> {
+        self.nodes.get(&id).map(|node| node.versions.newest())
     }
 
     fn node(&mut self, id: NodeId, path: &TreePath) -> &mut Node {
@@ -184,8 +187,9 @@ impl SeriesCheck {
         }
     }
 
-    /// Looks at each series as a whole, after the last row.
-    pub(super) fn finish(mut self, report: &mut FsckReport) {
+    /// Looks at each series as a whole, after the last row. Returns the files that are no part of their
+    /// series any more, in order; they may be there or not.
+    pub(super) fn finish(mut self, report: &mut FsckReport) -> Vec<FileId> {
         for (id, balance) in std::mem::take(&mut self.open) {
             self.settle(id, &balance, report);
         }
@@ -211,6 +215,8 @@ impl SeriesCheck {
             );
             report.damage.push(Finding::new(problem, RESTORE_LOG));
         }
+        self.replaced.sort_unstable();
+        self.replaced
     }
 
     /// Applies all changes of the tree; returns the series that were created.

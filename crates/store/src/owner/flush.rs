@@ -32,6 +32,8 @@ const PART_ROWS_MIN: usize = 1024;
 const PART_ROWS_MAX: usize = 131_072;
 /// Encodings are chosen by about so many rows.
 const SAMPLE_ROWS: usize = 1024;
+/// How often files are written in one go that a vacuum deletes before they are committed.
+const WRITES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -96,9 +98,20 @@ impl Flusher {
 
     /// Writes the rows of a generation to files and commits them with their versions.
     pub(crate) async fn flush(&self, generation: &Generation) -> Result<(), Error> {
+        for _ in 1..WRITES_MAX {
+            match self.try_flush(generation).await {
+                Err(Error::FilesDeleted) => {}
+                outcome => return outcome,
+            }
+        }
+        self.try_flush(generation).await
+    }
+
+    async fn try_flush(&self, generation: &Generation) -> Result<(), Error> {
         if self.is_covered(generation).await? {
             return Ok(());
         }
+        let puts_since = self.ground.log.snapshot().next_commit();
         let series: Vec<(NodeId, HotSeries)> =
             generation.series.iter().map(|(node, series)| (*node, series.clone())).collect();
         let room = Room::new(&self.ground.memory);
@@ -120,6 +133,7 @@ impl Flusher {
             tree: generation.tree.iter().cloned().collect(),
             versions,
             files: files.into_iter().flatten().collect(),
+            puts_since,
         };
         // Whether one that failed has landed is seen at the next try.
         match self.writer.submit(Work::Flush(Box::new(flush))).await {

@@ -325,9 +325,19 @@ impl Recover<'_> {
             Ok::<_, Error>((encode(&at, &schema, &prepared)?, prepared.versions))
         });
         let (files, facts) = made.await.map_err(|_| Error::Closed)??;
+        let puts_since = self.engine.log().snapshot().next_commit();
         let (files, puts) = self.engine.start_puts(path, target.node, files);
         let versions = facts.into_iter().zip(ids.iter().copied()).collect();
         let path = path.clone();
-        Ok(SeriesAppend { path, target, time_column, versions, given_ids: ids, files, puts })
+        Ok(SeriesAppend {
+            path,
+            target,
+            time_column,
+            versions,
+            given_ids: ids,
+            files,
+            puts,
+            puts_since,
+        })
     }
 }
