@@ -644,6 +644,23 @@ has out 'would delete 0 files'
 expect 0 fsck --deep
 has out 'nothing is damaged'
 
+# --- layout --------------------------------------------------------------------------------------
+expect 0 series append /h/kept.series day2.csv
+expect 0 layout /h/kept.series
+has out '2 files'
+has out 'at most 2 overlap'
+has out '█'
+expect 0 --json layout /h/kept.series
+has out '"overlap":2'
+expect 4 layout /h/none
+expect 0 series append '/h/<b>&"q".series' day1.csv
+expect 0 layout '/h/<b>&"q".series' --svg layout.svg --html layout.html
+has layout.svg '&lt;b&gt;&amp;&quot;q&quot;.series at v1'
+has layout.html '<table>'
+checks=$((checks + 1))
+! grep -qF '<b>' layout.svg layout.html || fail 'names are escaped'
+expect 4 layout /h/kept.series --svg no/such/dir.svg
+
 # --- demo ----------------------------------------------------------------------------------------
 unset TIDELOG_STORE
 expect 0 demo

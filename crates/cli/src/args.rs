@@ -78,6 +78,8 @@ pub(crate) enum Command {
         /// The path
         path: String,
     },
+    /// Draw the files of a series over event time: versions, sizes, what overlaps
+    Layout(LayoutArgs),
     /// Show all operations of the store, or the versions of one series; newest last
     Log(LogArgs),
     /// Count what is in the store
@@ -205,6 +207,7 @@ impl Command {
             }
             Self::Ls { .. }
             | Self::Describe { .. }
+            | Self::Layout(_)
             | Self::Log(_)
             | Self::Stats
             | Self::Tiers { .. }
@@ -214,6 +217,18 @@ impl Command {
             | Self::Fsck { .. } => false,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LayoutArgs {
+    /// The series
+    pub(crate) path: String,
+    /// Write the drawing to this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Write the drawing to this file, as a page of HTML with a table of the files
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@
 //! commands  one file for each group of commands
 //! input     CSV and Parquet files → record batches
 //! output    record batches → tables, CSV, JSON, Parquet, Arrow; files that appear whole
+//! drawing   how a series lies in files, as text, SVG, HTML
 //! demo      the main job on real data, narrated
 //! settings  flags, environment and files → the library's settings
 //! error     what went wrong → message, JSON, exit code
@@ -15,6 +16,7 @@
 mod args;
 mod commands;
 mod demo;
+mod drawing;
 mod error;
 mod input;
 mod output;

@@ -5,6 +5,7 @@ mod compact;
 mod config;
 mod fsck;
 mod history;
+mod layout;
 mod log;
 mod query;
 mod store;
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Snapshot(command) => history::snapshot(globals, &command).await,
         Command::Expire(args) => history::expire(globals, &args).await,
         Command::Vacuum(args) => vacuum::vacuum(globals, &args).await,
+        Command::Layout(args) => layout::layout(globals, &args).await,
         Command::Ls { long, glob } => tree::ls(globals, &glob, long).await,
         Command::Describe { path } => tree::describe(globals, &path).await,
         Command::Mkdir { path } => tree::mkdir(globals, &path).await,

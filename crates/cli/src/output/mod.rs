@@ -19,6 +19,7 @@ use crate::output::rows::Form;
 use crate::output::sink::Sink;
 use crate::progress;
 
+pub(crate) use crate::output::sink::{failed, open as open_file};
 
 /// Writes the rows as the user asked for.
 pub(crate) async fn write_rows(
