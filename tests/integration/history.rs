@@ -37,6 +37,7 @@ enum Call {
     /// Before the write time of some version.
     Before(Option<u8>, prop::sample::Index),
     BeforeVersion(u8, u8),
+    Compact,
     Vacuum,
 }
 
@@ -52,6 +53,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         2 => (path.clone(), 0_u8..4).prop_map(|(path, count)| Call::KeepVersions(path, count)),
         2 => (path, any::<prop::sample::Index>()).prop_map(|(path, at)| Call::Before(path, at)),
         1 => (0..paths, 0_u8..5).prop_map(|(path, version)| Call::BeforeVersion(path, version)),
+        2 => Just(Call::Compact),
         2 => Just(Call::Vacuum),
     ];
     vec(one, 5..40)
@@ -88,6 +90,11 @@ impl Kept {
             Call::BeforeVersion(path, version) => {
                 self.before_version(PATHS[usize::from(*path)], usize::from(*version)).await
             }
+            Call::Compact => match self.pair.handle(true).compact("/**").await {
+                // Nothing may be there.
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error.to_string()),
+                _ => Ok(()),
+            },
             Call::Vacuum => self.vacuum().await.map(drop),
         }
     }
@@ -536,6 +543,35 @@ fn files_go_when_nothing_can_read_them_and_not_before() {
 }
 
 #[test]
+fn files_that_were_merged_go_and_replaced_rows_with_the_history_that_shows_them() {
+    runtime().block_on(async {
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let store = builder(&memory).create().await.unwrap();
+        let spec = SeriesSpec { dedup: true, ..SeriesSpec::plain() };
+        store.root().create_series("/s", support::options_of(&spec)).await.unwrap();
+        for slot in [1, 2, 1, 2] {
+            append(&store, "/s", slot).await.unwrap();
+        }
+        store.compact("/s").await.unwrap();
+        // Those that were merged on the way, too.
+        assert!(store.vacuum(&at_once()).await.unwrap().replaced.files >= 4);
+        let as_of = |version| read(&store, "/s", AsOf::Version(Version::new(version)));
+        assert_eq!(as_of(2).await.unwrap().len(), 2);
+        store.create_snapshot("second").await.unwrap();
+        append(&store, "/s", 2).await.unwrap();
+        // The rows of the first two versions are shown by nothing from the fourth version on.
+        store.expire("/s", ExpireRule::BeforeVersion(Version::new(4))).await.unwrap();
+        assert!(store.vacuum(&at_once()).await.unwrap().expired.files > 0);
+        assert_eq!(store.vacuum(&at_once()).await.unwrap().total().files, 0);
+        assert_eq!(as_of(4).await.unwrap().len(), 2);
+        assert_eq!(read(&store, "/s", AsOf::Head).await.unwrap().len(), 2);
+        let named = read(&store, "/s", AsOf::Snapshot("second".to_owned())).await.unwrap();
+        assert_eq!(named.len(), 2);
+        assert!(builder(&memory).fsck(true).await.unwrap().is_intact());
+    });
+}
+
+#[test]
 fn a_named_snapshot_keeps_files_until_its_name_is_taken_away() {
     runtime().block_on(async {
         let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
@@ -753,6 +789,7 @@ fn vacuums_race_writers_readers_and_each_other_and_nothing_is_lost() {
                         // Nothing may be there yet.
                         drop(store.expire("/**", later()).await);
                     }
+                    drop(store.compact("/**").await);
                     deleted += store.vacuum(&at_once()).await.at("vacuum")?.total().files;
                 }
                 Fallible::Ok(deleted)

@@ -31,9 +31,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use tidelog_core::{AsOf, TimeRange, TimeUnit};
-use tidelog_store::{
-    Engine, FileReaders, PATH_COLUMN, SeriesView, UNTIL_COLUMN, VERSION_COLUMN,
-};
+use tidelog_store::{Engine, FileReaders, PATH_COLUMN, SeriesView, UNTIL_COLUMN, VERSION_COLUMN};
 
 use crate::error::Error;
 use crate::insert::AppendSink;

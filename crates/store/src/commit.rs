@@ -128,6 +128,8 @@ pub(crate) struct Compaction {
     pub(crate) inputs: Vec<Arc<FileRow>>,
     /// Those in their place.
     pub(crate) outputs: Vec<FileRow>,
+    /// The commit that was still to come when the first of these was put.
+    pub(crate) puts_since: CommitVersion,
 }
 
 /// Rows of a write-ahead log whose claim was ended by another writer.
@@ -751,6 +753,7 @@ impl<'a> Draft<'a> {
         if !series.are_live(files()) || files().any(|file| self.removed.contains(&file)) {
             return Err(Rejected::Stale);
         }
+        self.refuse_deleted(compaction.puts_since, outputs)?;
         self.removed.extend(files());
         let timestamp = self.tree.last_write();
         self.rows.extend(inputs.iter().map(|file| {

@@ -67,7 +67,7 @@ impl LayoutFile {
             row_groups: row.row_groups,
             order: row.order,
             partition: row.partition.as_deref().map(str::to_owned),
-            superseded: row.superseded,
+            superseded: row.until.is_some(),
             unique: row.unique,
             lane: 0,
         }

@@ -346,8 +346,11 @@ impl Compactor {
             inputs: planned.inputs,
             job: planned.job,
         };
+        let puts_since = self.ground.log.snapshot().next_commit();
         let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
             Ok(outputs) => outputs,
+            // A file was removed meanwhile, and has gone.
+            Err(Error::FileExpired { .. }) => return Ok(Ended::GivenUp),
             Err(error @ Error::DamagedFile { .. }) => {
                 // A file that was removed meanwhile may have gone.
                 self.ground.log.refresh().await?;
@@ -359,7 +362,7 @@ impl Compactor {
             Err(error) => return Err(error),
         };
         let Rewrite { node, path, inputs, .. } = rewriting;
-        let compaction = Compaction { node, path, inputs, outputs: outputs.clone() };
+        let compaction = Compaction { node, path, inputs, outputs: outputs.clone(), puts_since };
         // Held only now: a merge under way does not keep a writer that nobody wants.
         let writer = writer.upgrade().ok_or(Error::Closed)?;
         match writer.submit(Work::Compact(Box::new(compaction))).await {

@@ -23,7 +23,10 @@ impl Draft<'_> {
             }
             let live = of_node.as_ref().and_then(|(_, files)| files.get(&one.file));
             match live {
-                Some(row) if one.is_in_log() => removes.push(Arc::clone(row)),
+                // A compaction of the same commit may have it.
+                Some(row) if one.is_in_log() && self.removed.insert(row.file) => {
+                    removes.push(Arc::clone(row));
+                }
                 Some(_) => continue,
                 None => {}
             }

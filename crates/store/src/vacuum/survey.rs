@@ -157,9 +157,13 @@ struct Readable {
 }
 
 impl Readable {
-    /// Whether any of them shows rows of the file, which is part of the series.
+    /// Whether any of them shows rows of the file, which is part of the series. Of rows that were replaced
+    /// each is shown before the version that did.
     fn needs(&self, file: &FileRow) -> bool {
-        self.from.is_some() || self.named.iter().any(|version| file.min_version <= *version)
+        let replaced_before =
+            |version: Version| file.until.is_some_and(|(_, last)| last <= version);
+        let shows = |version: &Version| file.min_version <= *version && !replaced_before(*version);
+        self.from.is_some_and(|from| !replaced_before(from)) || self.named.iter().any(shows)
     }
 }
 
