@@ -81,7 +81,7 @@ impl Series {
     fn depth(&self) -> f64 {
         let instants = |file: &FileFacts| file.range.end().nanos() - file.range.start().nanos() + 1;
         let facts: Vec<FileFacts> = self.files.iter().map(facts).collect();
-        let whole = facts.iter().map(|file| file.range).reduce(|a, b| union(a, b));
+        let whole = facts.iter().map(|file| file.range).reduce(union);
         let whole = whole.map_or(1, |whole| whole.end().nanos() - whole.start().nanos() + 1);
         facts.iter().map(instants).sum::<i64>() as f64 / whole as f64
     }
