@@ -440,10 +440,11 @@ mod tests {
     fn a_shortage_says_what_was_free() {
         let budget = MemoryBudget::new(100, |_| Share { floor: 10, ceiling: 100 });
         let mut hot = budget.account(Holder::Hot);
-        assert_eq!(hot.try_set(50), Ok(()));
-        let shortage = hot.try_set(51).unwrap_err();
+        let reach = budget.within_reach(Holder::Hot);
+        assert_eq!(hot.try_set(reach), Ok(()));
+        let shortage = hot.try_set(reach + 1).unwrap_err();
         assert_eq!(shortage, Shortage { holder: Holder::Hot, bytes: 1, free: 0 });
-        assert_eq!(hot.bytes(), 50);
+        assert_eq!(hot.bytes(), reach);
         assert_eq!(
             shortage.to_string(),
             "1 bytes more for hot are not free in the memory budget, 0 are"
