@@ -449,8 +449,8 @@ impl WriterTask {
                 if let Some(landed) = &self.landed {
                     upkeep::tell(landed, snapshot.tail_length());
                 }
-                self.touched
-                    .add(group.iter().flat_map(|intent| intent.work.series_with_new_files()));
+                let touched = group.iter().flat_map(|intent| intent.work.series_with_new_files());
+                self.touched.add(touched, snapshot.head(), self.log.turn().rivals);
                 for (intent, versions) in group.into_iter().zip(versions) {
                     answer(intent.reply, Ok(Landed { versions }));
                 }

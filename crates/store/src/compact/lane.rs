@@ -1,12 +1,13 @@
 //! Compaction in the background of whoever writes.
 //!
 //! The writer notes the series whose files it has added to. The lane plans a series when a few files
-//! have come, and does what is due, one merge after the other.
+//! have come, and does what is due, one merge after the other. Where several write, all would merge the same
+//! files: there, it is looked at by whoever lands one of so many commits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidelog_core::NodeId;
+use tidelog_core::{CommitVersion, NodeId};
 use tokio::sync::watch;
 
 use super::plan::FAN_IN;
@@ -15,6 +16,8 @@ use super::{CompactionOptions, Compactor, Ended};
 use crate::commit::WeakWriter;
 use crate::engine::Ground;
 
+/// Where several write, who lands a commit whose number is a multiple looks at the series in it.
+const COMMITS_OF_MANY: i64 = 64;
 /// Who was too late so often in a row lets the others do it for so much longer.
 const PATIENCE_MAX: u32 = 6;
 
@@ -26,12 +29,22 @@ pub(crate) struct Touched {
 }
 
 impl Touched {
-    /// Notes that files were added to a series.
-    pub(crate) fn add(&self, nodes: impl Iterator<Item = NodeId>) {
+    /// Notes that a commit has added files to series, with so many others who write.
+    pub(crate) fn add(
+        &self,
+        nodes: impl Iterator<Item = NodeId>,
+        commit: CommitVersion,
+        rivals: usize,
+    ) {
+        let count = match rivals {
+            0 => 1,
+            _ if commit.number() % COMMITS_OF_MANY == 0 => FAN_IN,
+            _ => return,
+        };
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut has_news = false;
         for node in nodes {
-            *files.entry(node).or_default() += 1;
+            *files.entry(node).or_default() += count;
             has_news = true;
         }
         drop(files);
