@@ -377,6 +377,33 @@ fn a_writer_keeps_its_files_few_in_the_background() {
     });
 }
 
+/// So do several together, of which one at a time looks for files to merge.
+#[test]
+fn several_writers_keep_their_files_few_in_the_background() {
+    runtime().block_on(async {
+        let place = memory();
+        let open = || Store::builder("memory://").with_object_store(Arc::clone(&place));
+        let mut stores = vec![open().create().await.unwrap()];
+        for _ in 0..2 {
+            stores.push(open().open().await.unwrap());
+        }
+        let (began, mut version) = (Instant::now(), 0);
+        // Each merge of eight leaves the rest, so a while after the last look there are some more.
+        while version < 300 || stores[0].describe(PATH).await.unwrap().files > 100 {
+            assert!(began.elapsed() < PATIENCE, "files stay many");
+            version += 1;
+            let rows = batch(version, version * 36, 3, 20);
+            let store = &stores[usize::try_from(version).unwrap() % stores.len()];
+            store.root().append_series_data(PATH, &rows, None).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let count = sql(&stores[1], &format!("SELECT count(*) FROM \"{PATH}\"")).await.unwrap();
+        assert_eq!(count, [[Cell::Int(20 * version)]]);
+        drop(stores);
+        intact(&place).await.unwrap();
+    });
+}
+
 /// A handle that has not claimed the store compacts beside the one that has it alone.
 #[test]
 fn others_compact_while_one_writer_has_the_store_alone() {
