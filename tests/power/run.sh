@@ -37,5 +37,9 @@ mkdir "$scratch/disk"
 truncate -s 48M "$scratch/image"
 mkfs.ext4 -q "$scratch/image"
 mount -o loop "$scratch/image" "$scratch/disk"
-TIDELOG_FULL_DISK="$scratch/disk" "$binary" --ignored --exact --nocapture \
-    owner::a_file_system_that_is_full_for_a_while_loses_nothing | grep appends
+if ! TIDELOG_FULL_DISK="$scratch/disk" "$binary" --ignored --exact --nocapture \
+    owner::a_file_system_that_is_full_for_a_while_loses_nothing > "$scratch/said" 2>&1; then
+    cat "$scratch/said" >&2
+    exit 1
+fi
+grep 'appends kept' "$scratch/said"
