@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{EntryType, FileRow, Log, LogOptions, Node, SeriesOptions, Snapshot};
 use tidelog_storage::Pins;
-use tidelog_storage::object_store::ObjectStore;
+use tidelog_storage::object_store::path::Path;
+use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::commit::{Landed, OwnEpoch, Rejected, TreeChange, Work, Writer};
 use crate::compact::{CompactionOptions, Touched};
+use crate::encode::EncodedFile;
 use crate::error::Error;
-use crate::file_reader::FileReaders;
+use crate::file_reader::{FileReaders, Footer};
 use crate::free::TakenOver;
 use crate::head::Head;
 use crate::hot::HotState;
@@ -94,6 +96,17 @@ pub(crate) struct Ground {
     pub(crate) env: Env,
     pub(crate) files: FileReaders,
     pub(crate) memory: MemoryBudget,
+}
+
+impl Ground {
+    /// Puts a data file where its row says, and keeps its footer for the next read of it.
+    pub(crate) async fn put_file(&self, row: &FileRow, file: EncodedFile) -> Result<(), Error> {
+        let put = self.store.put(&Path::from(row.location.as_ref()), file.bytes.into()).await;
+        put.map_err(|error| Error::store("writing", &row.location, error))?;
+        let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
+        self.files.remember(row.file, footer);
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

@@ -21,8 +21,6 @@ use parquet::file::metadata::ParquetMetaData;
 use tidelog_core::{EventTime, FileId, NodeId, TimeRange, TreePath};
 use tidelog_merge::{MergeSpec, Merger, Step};
 use tidelog_oplog::{ColumnStats, FileRow};
-use tidelog_storage::object_store::ObjectStoreExt;
-use tidelog_storage::object_store::path::Path;
 
 use super::input::{Chain, Next};
 use super::output::{Output, Shape};
@@ -32,7 +30,7 @@ use super::throttle::Throttle;
 use crate::encode::EncodedFile;
 use crate::engine::Ground;
 use crate::error::Error;
-use crate::file_reader::{FileReader, Footer};
+use crate::file_reader::FileReader;
 use crate::series_schema::SeriesSchema;
 
 const BATCH_ROWS_MAX: usize = 8192;
@@ -120,11 +118,7 @@ async fn put(
 ) -> Result<FileRow, Error> {
     let id = FileId::random(ground.env.randomness.as_ref());
     let row = file.row(id, &rewrite.path, rewrite.node);
-    let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
-    let location = Path::from(row.location.as_ref());
-    let put = ground.store.put(&location, file.bytes.into()).await;
-    put.map_err(|error| Error::store("writing", &row.location, error))?;
-    ground.files.remember(row.file, footer);
+    ground.put_file(&row, file).await?;
     throttle.spend(row.size).await;
     Ok(row)
 }

@@ -11,8 +11,6 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tidelog_core::memory::Account;
 use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, TreePath, Version, WalId};
 use tidelog_oplog::{FileRow, VersionRow};
-use tidelog_storage::object_store::ObjectStoreExt;
-use tidelog_storage::object_store::path::Path;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -22,7 +20,6 @@ use crate::commit::{Flush, Rejected, Work, Writer, fenced};
 use crate::encode::{EncodedFile, Style, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
-use crate::file_reader::Footer;
 use crate::hot::{Generation, HotSeries, InOrder};
 
 /// Series that are encoded and put at once, if there is the memory.
@@ -172,11 +169,7 @@ impl Flusher {
             row.min_version = Version::new(row.min_version.number() + base);
             row.max_version = Version::new(row.max_version.number() + base);
             row.version_base = base;
-            let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
-            let location = Path::from(row.location.as_ref());
-            let put = self.ground.store.put(&location, file.bytes.into()).await;
-            put.map_err(|error| Error::store("writing", &row.location, error))?;
-            self.ground.files.remember(row.file, footer);
+            self.ground.put_file(&row, file).await?;
             rows.push(row);
         }
         Ok(rows)
