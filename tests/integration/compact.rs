@@ -17,9 +17,9 @@ use tidelog::{
 };
 use tidelog_storage::CountingStore;
 use tidelog_storage::counting::Operation;
-use tidelog_testkit::{Cell, Fault, FaultError, FaultStore, Row};
+use tidelog_testkit::{Cell, Fault, FaultStore, Row};
 
-use crate::support::{Context, Fallible, rows, runtime, same, sql};
+use crate::support::{Context, Fallible, fail_each_request, rows, runtime, same, sql};
 
 const PATH: &str = "/s.series";
 /// Far more than anything here takes.
@@ -263,23 +263,8 @@ fn whichever_request_of_a_compaction_fails_no_answer_changes() {
         let store = builder(&original).create().await.unwrap();
         filled(&store, true, 8).await.unwrap();
         let expected = answers(&store, 8).await.unwrap();
-        let mut cases = 0_u64;
-        for error in FaultError::ALL {
-            for after in [false, true] {
-                let step = if error == FaultError::Generic { 1 } else { 5 };
-                for nth in (1 + cases % step..).step_by(usize::try_from(step).unwrap()) {
-                    let fault = Fault::new(error).nth(nth);
-                    let fault = if after { fault.after() } else { fault };
-                    let injected = with_fault(&original, &expected, fault).await;
-                    let injected =
-                        injected.unwrap_or_else(|why| panic!("{error:?} {after} {nth}: {why}"));
-                    if !injected {
-                        break;
-                    }
-                    cases += 1;
-                }
-            }
-        }
+        let cases =
+            fail_each_request(async |fault| with_fault(&original, &expected, fault).await).await;
         assert!(cases > 20, "{cases}");
     });
 }

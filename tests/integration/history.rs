@@ -18,13 +18,14 @@ use tidelog::{
     VacuumOptions, VacuumReason, VacuumReport, Version, WriteTime,
 };
 use tidelog_testkit::generate::{self, Op, RawRow, SeriesSpec, Step, specs};
-use tidelog_testkit::{Cell, Fault, FaultError, FaultStore, Model, ModelAsOf};
+use tidelog_testkit::{Cell, Fault, FaultStore, Model, ModelAsOf};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::model::plain;
 use crate::support::{
-    self, Context, Fallible, PATHS, Pair, Place, kind_of, property, rows, runtime, same, sql,
+    self, Context, Fallible, PATHS, Pair, Place, fail_each_request, kind_of, property, rows,
+    runtime, same, sql,
 };
 
 /// A call that changes what is kept of the history, or any other.
@@ -730,24 +731,7 @@ fn whichever_request_of_a_vacuum_fails_nothing_that_is_needed_is_deleted() {
     runtime.unwrap().block_on(async {
         let original: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         with_waste(&original).await.create_snapshot("before").await.unwrap();
-        let mut cases = 0_u64;
-        for error in FaultError::ALL {
-            for after in [false, true] {
-                // Of an error that tells nothing every request; of the others some each, in turn.
-                let step = if error == FaultError::Generic { 1 } else { 5 };
-                for nth in (1 + cases % step..).step_by(usize::try_from(step).unwrap()) {
-                    let fault = Fault::new(error).nth(nth);
-                    let fault = if after { fault.after() } else { fault };
-                    let injected = with_fault(&original, fault).await;
-                    let injected =
-                        injected.unwrap_or_else(|why| panic!("{error:?} {after} {nth}: {why}"));
-                    if !injected {
-                        break;
-                    }
-                    cases += 1;
-                }
-            }
-        }
+        let cases = fail_each_request(async |fault| with_fault(&original, fault).await).await;
         assert!(cases > 60, "{cases} cases");
     });
 }

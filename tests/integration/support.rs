@@ -15,7 +15,7 @@ use tidelog::{
     SeriesStream, SqlStream, Store, StoreBuilder, TransactionId, WriteTime,
 };
 use tidelog_testkit::generate::{Batch, Op, RawRow, SeriesSpec, Step, TimeKind};
-use tidelog_testkit::{Model, ModelError, Row, Shape, SimClock, rows_of};
+use tidelog_testkit::{Fault, FaultError, Model, ModelError, Row, Shape, SimClock, rows_of};
 use tokio::runtime::Runtime;
 
 /// Files of a few thousand rows are large to the stores of these tests.
@@ -529,4 +529,26 @@ fn agree<'a, A: Debug, B: Debug>(
         }
         _ => Err(format!("expected {expected:?}, found {found:?}")),
     }
+}
+
+/// Does something with each of its requests failing once, before and after taking effect, until there are no
+/// more; `run` says whether the fault came about, or what is wrong. Returns how many did.
+pub(crate) async fn fail_each_request(run: impl AsyncFn(Fault) -> Fallible<bool>) -> u64 {
+    let mut cases = 0_u64;
+    for error in FaultError::ALL {
+        for after in [false, true] {
+            // Of an error that tells nothing every request; of the others some each, in turn.
+            let step = if error == FaultError::Generic { 1 } else { 5 };
+            for nth in (1 + cases % step..).step_by(usize::try_from(step).unwrap()) {
+                let fault = Fault::new(error).nth(nth);
+                let fault = if after { fault.after() } else { fault };
+                let injected = run(fault).await;
+                if !injected.unwrap_or_else(|why| panic!("{error:?} {after} {nth}: {why}")) {
+                    break;
+                }
+                cases += 1;
+            }
+        }
+    }
+    cases
 }

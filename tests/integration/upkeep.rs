@@ -8,9 +8,9 @@ use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosec
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{ErrorKind, SeriesExt, Store, UpkeepMode};
-use tidelog_testkit::{Fault, FaultError, FaultStore};
+use tidelog_testkit::{Fault, FaultStore};
 
-use crate::support::{Context, Fallible, runtime, same};
+use crate::support::{Context, Fallible, fail_each_request, runtime, same};
 
 const SERIES: [&str; 3] = ["/a/one.series", "/a/two.series", "/three.series"];
 
@@ -100,24 +100,7 @@ fn whichever_request_of_upkeep_fails_nothing_is_lost() {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let original = filled().await.unwrap();
-        let mut cases = 0_u64;
-        for error in FaultError::ALL {
-            for after in [false, true] {
-                // Of an error that tells nothing every request; of the others some each, in turn.
-                let step = if error == FaultError::Generic { 1 } else { 5 };
-                for nth in (1 + cases % step..).step_by(usize::try_from(step).unwrap()) {
-                    let fault = Fault::new(error).nth(nth);
-                    let fault = if after { fault.after() } else { fault };
-                    let injected = with_fault(&original, fault).await;
-                    let injected =
-                        injected.unwrap_or_else(|why| panic!("{error:?} {after} {nth}: {why}"));
-                    if !injected {
-                        break;
-                    }
-                    cases += 1;
-                }
-            }
-        }
+        let cases = fail_each_request(async |fault| with_fault(&original, fault).await).await;
         assert!(cases > 60, "{cases} cases");
     });
 }
