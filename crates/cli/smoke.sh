@@ -281,7 +281,9 @@ expect 4 --store missing fsck
 has err 'init'
 expect 4 --store empty fsck
 cp -r store broken
-file=$(find broken/series -name '*.parquet' | sort | head -1)
+# A file that is part of a series at its head: what compaction has replaced is not looked at any more.
+expect 0 --json layout /s
+file=broken/$(tr ',' '\n' <out | sed -n 's/^"object":"\(.*\)"$/\1/p' | head -1)
 truncate -s -1 "$file"
 : >broken/_oplog/_delta_log/00000000000000000001.json
 expect 8 --store broken ls
