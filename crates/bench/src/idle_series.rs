@@ -18,46 +18,60 @@ const KIB_PER_SERIES_AT_MOST: f64 = 2.0;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdleSeriesArgs {
-    /// Series, twice
+    /// Series of each round
     #[arg(long, default_value_t = 10_000)]
     pub(crate) series: usize,
-    /// Rows appended to each, in one version
+    /// Rounds after the first
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// Rows appended to each series, in one version
     #[arg(long, default_value_t = 100)]
     pub(crate) rows: usize,
 }
 
 const ABOUT: &str = "A store that this process has for itself, on the local disk, with default limits. One append to \
-    each of many series, awaited one after the other, until all is in files; then the same to as many others. \
-    Commits are those of the log, those of upkeep included. What a series costs that rests is by how much resident \
-    memory has grown from some seconds after the first half to some seconds after the second, so that what the \
-    program needs anyway is left out.";
+    each of many series, awaited one after the other, until all is in files; then the same to as many others, and \
+    again. Commits are those of the log, those of upkeep included. What a series costs that rests is by how much \
+    resident memory has grown from some seconds after the first round to some seconds after the last, so that what \
+    the program needs anyway, and caches that have a limit, are left out.";
 
 pub(crate) async fn run(args: &IdleSeriesArgs, common: &Common) -> Result<()> {
     let mut document = Document::new("idle-series", "Very many series at rest", ABOUT, common);
-    document.parameter("series", args.series);
+    document.parameter("series of each round", args.series);
+    document.parameter("rounds after the first", args.rounds);
     document.parameter("rows of each", args.rows);
     let folder = common.fresh("idle-series")?;
     let tidelog = Tidelog::open_alone(&folder).await?;
-    let half = args.series.max(1);
+    let (each, rounds) = (args.series.max(1), args.rounds.max(1));
     let started = Instant::now();
-    append(&tidelog, args, 0..half).await?;
+    append(&tidelog, args, 0..each).await?;
     let seconds = started.elapsed().as_secs_f64();
     let tiers = tidelog.tiers().context("a store alone has tiers")?;
-    document.fact("appends, through to files", TIDELOG, "/s", half as f64 / seconds);
+    document.fact("appends, through to files", TIDELOG, "/s", each as f64 / seconds);
     document.fact("flushes", TIDELOG, "commits", tiers.flushes as f64);
     let commits = tidelog.commits() as f64;
     document.figure("commits", "/s", commits / seconds, Some(COMMITS_PER_SECOND_AT_MOST));
     let before = at_rest(&tidelog).await?;
-    append(&tidelog, args, half..2 * half).await?;
-    let after = at_rest(&tidelog).await?;
-    let growth = after.saturating_sub(before) as f64 / 1024.0 / half as f64;
+    let mut after = before;
+    note_memory(&mut document, each, after);
+    for round in 1..=rounds {
+        append(&tidelog, args, round * each..(round + 1) * each).await?;
+        after = at_rest(&tidelog).await?;
+        note_memory(&mut document, (round + 1) * each, after);
+    }
     let what = "resident memory of a series at rest";
+    let growth = (after as f64 - before as f64) / 1024.0 / (rounds * each) as f64;
     document.figure(what, "KiB", growth, Some(KIB_PER_SERIES_AT_MOST));
     tidelog.close().await?;
     let found = tidelog.count_all("/*.series").await?;
-    let expected = 2 * half * args.rows;
+    let expected = (rounds + 1) * each * args.rows;
     document.check("rows of all series", found == expected, format!("{found} of {expected}"));
     document.finish(common)
+}
+
+fn note_memory(document: &mut Document, series: usize, bytes: u64) {
+    let what = format!("resident memory with {series} series");
+    document.fact(&what, TIDELOG, "MiB", bytes as f64 / 1_048_576.0);
 }
 
 /// Resident memory after a while in which the allocator can give back what is free. It does so when it is

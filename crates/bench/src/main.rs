@@ -6,12 +6,13 @@
 //! - `generate`: seeded data · `staged`: versions to append, for everybody
 //! - `tidelog_side`, `peer`: the two kinds of contestants · `rounds`: turns · `stats`: spread of samples
 //! - `append`, `append_many`, `hot`, `idle_series`, `recovery`, `range`, `tsbs`, `full_read`, `log`: the workloads
-//! - `apart`: a part in a process of its own
+//! - `files`: the workloads of how data lie in files · `apart`: a part in a process of its own
 //! - `options`, `machine`, `results`, `report`: where, on what, the outcome, and its page
 
 mod apart;
 mod append;
 mod append_many;
+mod files;
 mod full_read;
 mod generate;
 mod hot;
@@ -74,6 +75,16 @@ enum Workload {
     IdleSeries(idle_series::IdleSeriesArgs),
     /// What a writer alone leaves to whoever comes next
     Recovery(recovery::RecoveryArgs),
+    /// A small range out of many versions that were merged
+    CompactedRange(files::compacted::CompactedArgs),
+    /// Rows that come late, some of them very late
+    LateData(files::late_data::LateDataArgs),
+    /// An ordered read of files that overlap
+    Overlap(files::overlap::OverlapArgs),
+    /// A series half of whose rows were replaced
+    Dedup(files::dedup::DedupArgs),
+    /// Compaction of a series much larger than memory, and appends beside it
+    CompactLarge(files::large::LargeArgs),
     /// Renders docs/benchmarks.md from the results
     Report(report::ReportArgs),
     /// A few appends and nothing else, to be traced
@@ -87,6 +98,9 @@ enum Workload {
     /// Opens a store with a write-ahead log to bring in and reports as JSON
     #[command(hide = true)]
     BringIn(recovery::BringInArgs),
+    /// Merges the files of a series and reports as JSON
+    #[command(hide = true)]
+    CompactOne(files::large::CompactOneArgs),
     /// Reads a range of a series and reports as JSON
     #[command(hide = true)]
     ReadRange(log::cold_range::ReadRangeArgs),
@@ -118,11 +132,17 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::Hot(args) => hot::run(&args, &common.resolve()?).await,
         Workload::IdleSeries(args) => idle_series::run(&args, &common.resolve()?).await,
         Workload::Recovery(args) => recovery::run(&args, &common.resolve()?).await,
+        Workload::CompactedRange(args) => files::compacted::run(&args, &common.resolve()?).await,
+        Workload::LateData(args) => files::late_data::run(&args, &common.resolve()?).await,
+        Workload::Overlap(args) => files::overlap::run(&args, &common.resolve()?).await,
+        Workload::Dedup(args) => files::dedup::run(&args, &common.resolve()?).await,
+        Workload::CompactLarge(args) => files::large::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),
         Workload::AppendOne(args) => append::run_one(&args, common.seed()).await,
         Workload::ReadAll(args) => full_read::run_read_all(&args).await,
         Workload::OpenOne(args) => log::many_series::run_open_one(&args).await,
         Workload::BringIn(args) => recovery::run_bring_in(&args).await,
+        Workload::CompactOne(args) => files::large::run_compact_one(&args).await,
         Workload::ReadRange(args) => log::cold_range::run_read_range(&args).await,
     }
 }

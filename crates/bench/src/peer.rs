@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::rounds::Sample;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerKind {
     ArcticDb,
@@ -118,6 +120,19 @@ impl Peer {
         }
         let args = json!({ "first": first, "count": count });
         Ok(self.call::<Reply>("append", args)?.times_ms)
+    }
+
+    /// Reads the rows with event times between the two, both included, and sums up a column.
+    pub(crate) fn range(&mut self, start_us: i64, end_us: i64, column: &str) -> Result<Sample> {
+        #[derive(Deserialize)]
+        struct Reply {
+            ms: f64,
+            rows: usize,
+            sum: f64,
+        }
+        let args = json!({ "start_us": start_us, "end_us": end_us, "column": column });
+        let reply: Reply = self.call("range", args)?;
+        Ok(Sample { ms: reply.ms, answer: Some((reply.rows, reply.sum)) })
     }
 
     pub(crate) fn close(&mut self) -> Result<()> {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use clap::Args;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::generate::sensors::{self, time_us};
@@ -221,16 +220,8 @@ impl Contestant for PeerRange {
     }
 
     async fn once(&mut self) -> Result<Sample> {
-        #[derive(Deserialize)]
-        struct Reply {
-            ms: f64,
-            rows: usize,
-            sum: f64,
-        }
         let Window { start_us, end_us } = self.window;
-        let args = json!({ "start_us": start_us, "end_us": end_us, "column": sensors::SUM_COLUMN });
-        let reply: Reply = self.peer.call("range", args)?;
-        Ok(Sample { ms: reply.ms, answer: Some((reply.rows, reply.sum)) })
+        self.peer.range(start_us, end_us, sensors::SUM_COLUMN)
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::Result;
 
+use crate::files::{compacted, dedup, late_data, overlap};
 use crate::log::{many_commits, many_writers, round_trips};
 use crate::options::Common;
 use crate::results::load;
@@ -93,7 +94,7 @@ async fn hot_runs_small() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_series_runs_small() -> Result<()> {
     let folder = folder()?;
-    let args = idle_series::IdleSeriesArgs { series: 20, rows: 3 };
+    let args = idle_series::IdleSeriesArgs { series: 20, rounds: 1, rows: 3 };
     idle_series::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("idle-series.json"))?;
     assert_eq!((document.figures.len(), document.checks.len()), (2, 1));
@@ -117,5 +118,62 @@ async fn round_trips_runs_small() -> Result<()> {
     round_trips::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("round-trips.json"))?;
     assert_eq!(document.figures.len(), 7);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compacted_range_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = compacted::CompactedArgs {
+        few: 8,
+        versions: 20,
+        many: 40,
+        rows: 10,
+        read: 30,
+        rounds: 2,
+        warmups: 1,
+    };
+    compacted::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("compacted-range.json"))?;
+    assert_eq!((document.figures.len(), document.checks.len()), (3, 7));
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_data_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = late_data::LateDataArgs {
+        target_mib: 1,
+        times: 1,
+        batch_rows: 30_000,
+        read: 100,
+        every: 2,
+    };
+    late_data::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("late-data.json"))?;
+    assert_eq!(document.figures.len(), 2);
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlap_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = overlap::OverlapArgs { rows: 1_000, files: 8, rounds: 1, warmups: 0 };
+    overlap::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("overlap.json"))?;
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dedup_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = dedup::DedupArgs { rows: 1_000, batch_rows: 300, rounds: 1, warmups: 0 };
+    dedup::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("dedup.json"))?;
+    assert_eq!((document.figures.len(), document.checks.len()), (1, 4));
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! Tidelog as the workloads use it: the only module that calls its interface.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
 use tidelog::{
-    Mode, SeriesAppend, SeriesExt, SeriesOptions, Store, TierStatistics, WorkingDirectory,
+    AsOf, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store, StoreBuilder,
+    StoreStatistics, TierStatistics, TimeRange, Version, WorkingDirectory,
 };
+
+/// For so long nobody commits anything before the background is taken to be done.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tidelog {
@@ -30,6 +34,21 @@ impl Tidelog {
     /// A store that this process has for itself.
     pub(crate) async fn open_alone(folder: &Path) -> Result<Self> {
         let builder = Store::builder(text(folder)?).with_mode(Mode::Exclusive);
+        Ok(Self::of(builder.open_or_create().await?))
+    }
+
+    /// A store that this process has for itself, with other settings than the default.
+    pub(crate) async fn open_alone_with(
+        folder: &Path,
+        set: impl FnOnce(StoreBuilder) -> StoreBuilder,
+    ) -> Result<Self> {
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Exclusive);
+        Ok(Self::of(set(builder).open_or_create().await?))
+    }
+
+    /// A store whose files nobody merges unless asked to.
+    pub(crate) async fn open_uncompacted(folder: &Path) -> Result<Self> {
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Shared).with_compaction(false);
         Ok(Self::of(builder.open_or_create().await?))
     }
 
@@ -74,6 +93,13 @@ impl Tidelog {
         Ok(())
     }
 
+    /// A series of which a later row replaces the one before it at the same instant.
+    pub(crate) async fn create_deduplicated(&self, path: &str, time: &str) -> Result<()> {
+        let options = SeriesOptions::default().with_time_column(time).with_dedup(true);
+        self.root.create_series(path, options).await?;
+        Ok(())
+    }
+
     /// Appends one version and waits until it is durable.
     pub(crate) async fn append(&self, path: &str, batch: &RecordBatch, time: &str) -> Result<()> {
         self.root.append_series_data(path, batch, Some(time)).await?;
@@ -96,6 +122,58 @@ impl Tidelog {
     ) -> Result<Vec<RecordBatch>> {
         let (start, end) = (start_us * 1000, end_us * 1000);
         collect(self.root.read_series_time_range(path, start, end).await?).await
+    }
+
+    /// The same as of a version.
+    pub(crate) async fn range_as_of(
+        &self,
+        path: &str,
+        start_us: i64,
+        end_us: i64,
+        version: u64,
+    ) -> Result<Vec<RecordBatch>> {
+        let range = TimeRange::try_new(start_us * 1000, end_us * 1000)?;
+        let as_of = AsOf::Version(Version::new(i64::try_from(version)?));
+        let options = ReadOptions::default().with_range(range).with_as_of(as_of);
+        collect(self.root.read_series_with_options(path, &options).await?).await
+    }
+
+    /// All rows, in order.
+    pub(crate) async fn all(&self, path: &str) -> Result<Vec<RecordBatch>> {
+        collect(self.root.read_series_all(path).await?).await
+    }
+
+    /// Merges the files of a series as far as that goes; bytes written.
+    pub(crate) async fn compact(&self, path: &str) -> Result<u64> {
+        let report = self.store.compact(path).await?;
+        Ok(report.series.iter().map(|series| series.bytes_written).sum())
+    }
+
+    /// Waits until the background merges no more files.
+    pub(crate) async fn settled(&self) -> Result<()> {
+        let (mut head, mut since) = (self.commits(), Instant::now());
+        while since.elapsed() < SETTLED_AFTER {
+            tokio::time::sleep(SETTLED_AFTER / 10).await;
+            if self.commits() != head {
+                (head, since) = (self.commits(), Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many files a series has.
+    pub(crate) async fn files(&self, path: &str) -> Result<usize> {
+        Ok(self.objects(path).await?.len())
+    }
+
+    /// The files of a series, relative to the store.
+    pub(crate) async fn objects(&self, path: &str) -> Result<Vec<String>> {
+        let layout = self.store.layout(path).await?;
+        Ok(layout.files.into_iter().filter_map(|file| file.object).collect())
+    }
+
+    pub(crate) async fn statistics(&self) -> Result<StoreStatistics> {
+        Ok(self.store.statistics().await?)
     }
 
     /// Shows every batch of the series, in order, and keeps none.

@@ -484,3 +484,75 @@ fn an_empty_batch_is_checked_and_leaves_the_input_waiting() -> TestResult {
     assert!(matches!(merger.push(0, wrong), Err(Error::ColumnCount { .. })));
     Ok(())
 }
+
+/// The time of a row among many.
+fn instant(row: i64, first: i64, step: i64) -> i64 {
+    i64::try_from(i128::from(first) + i128::from(row) * i128::from(step)).unwrap()
+}
+
+/// Inputs that take turns with each row, over batches of other lengths in each, `step` apart.
+fn dealt(inputs: i64, rows: i64, first: i64, step: i64) -> Vec<Vec<RecordBatch>> {
+    let input = |input: i64| {
+        let all: Vec<i64> =
+            (0..rows).map(|row| instant(row * inputs + input, first, step)).collect();
+        let length = 700 + 611 * usize::try_from(input).unwrap();
+        all.chunks(length).map(|chunk| times(chunk.iter().copied())).collect()
+    };
+    (0..inputs).map(input).collect()
+}
+
+#[test]
+fn inputs_that_take_turns_come_out_in_order_over_any_span() -> TestResult {
+    let (inputs, rows) = (7, 4_000);
+    let widest = (i64::MAX / (inputs * rows)) * 2;
+    for (first, step) in [(0, 1), (-5, 1_000_000_000), (i64::MIN, widest)] {
+        let merged = merge(spec().with_batch_rows(1_000), dealt(inputs, rows, first, step))?;
+        let expected: Vec<i64> = (0..inputs * rows).map(|row| instant(row, first, step)).collect();
+        assert_eq!(column(&merged.batches, 0), expected);
+        let sizes: Vec<usize> = merged.batches.iter().map(RecordBatch::num_rows).collect();
+        assert!(sizes.iter().all(|rows| *rows <= 1_000), "{sizes:?}");
+        assert_eq!(sizes.len(), 28, "batches are full");
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_of_inputs_that_take_turns_stays_small() -> TestResult {
+    let inputs = dealt(8, 8_000, 0, 1);
+    let largest = inputs.iter().flatten().map(RecordBatch::get_array_memory_size).max();
+    let merged = merge(spec().with_batch_rows(1_000), inputs)?;
+    let bound = 3 * 8 * largest.unwrap_or(0);
+    assert!(merged.bytes_max <= bound, "{} bytes held of {bound}", merged.bytes_max);
+    Ok(())
+}
+
+#[test]
+fn ties_of_inputs_that_take_turns_are_ordered_by_key() -> TestResult {
+    // Every fifth time is in all inputs, with keys against the order of the inputs.
+    let name = |input: i64| ["d", "c", "b", "a"][usize::try_from(input).unwrap()];
+    let input = |input: i64| {
+        let at = |row: i64| if row % 5 == 0 { row * 8 } else { row * 8 + 1 + input };
+        let rows: Vec<_> = (0..500).map(|row| (at(row), Some(name(input)), row)).collect();
+        rows.chunks(97).map(batch).collect::<Vec<_>>()
+    };
+    let inputs: Vec<Vec<RecordBatch>> = (0..4).map(input).collect();
+    let mut expected: Vec<(i64, Option<String>, i64)> = Vec::new();
+    for batch in inputs.iter().flatten() {
+        let keys = batch.column(1).as_string::<i32>();
+        let rows = column(std::slice::from_ref(batch), 0).into_iter().zip(keys);
+        let versions = column(std::slice::from_ref(batch), 2);
+        let rows = rows.zip(versions).map(|((time, key), v)| (time, key.map(str::to_owned), v));
+        expected.extend(rows);
+    }
+    expected.sort();
+    let merged = merge(spec().with_keys([1]).with_version(2), inputs)?;
+    assert_eq!(
+        column(&merged.batches, 2),
+        expected.iter().map(|(_, _, version)| *version).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        column(&merged.batches, 0),
+        expected.iter().map(|(time, _, _)| *time).collect::<Vec<_>>()
+    );
+    Ok(())
+}

@@ -12,7 +12,7 @@
 //!
 //! Parts: `spec` (what is merged), `chunk` (one input batch, prepared), `cursor` (a place in one
 //! input), `order` (the comparison of rows), `tree` (the tournament), `gallop` (how far a run
-//! goes), `output` (runs to batches), `gather` (rows to columns), `merger` (the state machine).
+//! goes), `window` (rows of inputs that take turns), `output` (runs to batches), `gather` (rows to columns), `merger` (the state machine).
 //!
 //! # Order
 //!
@@ -42,6 +42,9 @@
 //! does not yield one row but all rows before the head of the runner-up, found by galloping:
 //! exponential, then binary search, as in timsort (T. Peters, *listsort.txt*; J. L. Bentley and A.
 //! C. Yao, "An almost optimal algorithm for unbounded searching", 1976).
+//!
+//! Where inputs take turns nearly every row, the next rows of all of them are put in order together,
+//! in a window that stays in the processor's cache (`window`).
 //!
 //! # Not here
 //!
@@ -90,6 +93,7 @@ mod order;
 mod output;
 mod spec;
 mod tree;
+mod window;
 
 #[cfg(test)]
 mod edges;

@@ -14,6 +14,7 @@ use crate::order::{KeyOrder, Row};
 use crate::output::Output;
 use crate::spec::MergeSpec;
 use crate::tree::LoserTree;
+use crate::window::{Head, Interleaving, Window};
 
 /// How often an input must win in a row, at equal times, before its run is searched by keys: below
 /// that the search costs more comparisons than the tree.
@@ -45,6 +46,9 @@ pub struct Merger {
     waiting: usize,
     /// The last winner, and how often it has won in a row.
     streak: (usize, usize),
+    interleaving: Interleaving,
+    /// Rows that come before those of the tree.
+    window: Option<Window>,
     chunks_made: u64,
     stopped: bool,
 }
@@ -74,6 +78,8 @@ impl Merger {
             spec,
             waiting: inputs,
             streak: (0, 0),
+            interleaving: Interleaving::default(),
+            window: None,
             chunks_made: 0,
             stopped: false,
         })
@@ -147,7 +153,9 @@ impl Merger {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         let chunks = self.lanes.cursors.iter().filter_map(|cursor| cursor.chunk.as_ref());
-        chunks.map(|chunk| chunk.bytes).sum::<usize>() + self.output.bytes()
+        chunks.map(|chunk| chunk.bytes).sum::<usize>()
+            + self.output.bytes()
+            + self.window.as_ref().map_or(0, Window::bytes)
     }
 
     fn waiting_cursor(&self, input: usize) -> Result<&Cursor, Error> {
@@ -169,6 +177,10 @@ impl Merger {
             {
                 return Ok(Step::NeedInput(input));
             }
+            if self.window.is_some() || self.open_window()? {
+                self.advance_window();
+                continue;
+            }
             match std::mem::replace(&mut self.stale, Stale::Nothing) {
                 Stale::Everything => self.tree.build(|a, b| self.lanes.less(a, b))?,
                 Stale::Winner => self.tree.replay(|a, b| self.lanes.less(a, b))?,
@@ -189,6 +201,39 @@ impl Merger {
         }
     }
 
+    /// Takes the next rows of all inputs together, where they take turns nearly every row.
+    fn open_window(&mut self) -> Result<bool, Error> {
+        if self.spec.dedup || !self.interleaving.is_fine() {
+            return Ok(false);
+        }
+        let Lanes { cursors, order, .. } = &mut self.lanes;
+        let heads = cursors.iter().enumerate().filter_map(|(input, cursor)| {
+            let chunk = cursor.chunk.as_ref()?;
+            Some(Head { input, chunk, row: cursor.row })
+        });
+        self.window = Window::try_new(&heads.collect::<Vec<_>>(), order)?;
+        if !self.window.as_ref().is_some_and(|window| window.again) {
+            self.interleaving.reset();
+        }
+        Ok(self.window.is_some())
+    }
+
+    /// Moves rows of the window to the output, as many as fill a batch.
+    fn advance_window(&mut self) {
+        let Some(window) = &mut self.window else { return };
+        let chunks = |input: usize| self.lanes.cursors[input].chunk.as_ref();
+        window.consume(self.output.append_picks(window.rest(), chunks));
+        if !window.rest().is_empty() {
+            return;
+        }
+        for &(input, end) in window.ends() {
+            // A window never takes the last row of a chunk.
+            self.lanes.advance(input, end);
+        }
+        self.window = None;
+        self.stale = Stale::Everything;
+    }
+
     /// Moves the winner's run to the output, or as much of it as fills a batch.
     fn advance(&mut self, winner: usize, chunk: &Arc<Chunk>) -> Result<(), Error> {
         self.streak = match self.streak {
@@ -196,6 +241,7 @@ impl Merger {
             _ => (winner, 1),
         };
         let end = self.run_end(winner, chunk)?;
+        self.interleaving.note(end - self.lanes.cursors[winner].row);
         while !self.output.is_ready()
             && let Some(rows) = self.lanes.cursors[winner].next_survivors(end)
         {
@@ -305,6 +351,15 @@ impl Lanes {
             Err(_) => self.order.forget(input),
         }
         admitted
+    }
+
+    /// Moves an input on within its chunk.
+    fn advance(&mut self, input: usize, row: usize) {
+        let cursor = &mut self.cursors[input];
+        cursor.row = row;
+        if let Some(time) = cursor.chunk.as_ref().and_then(|chunk| chunk.times.get(row)) {
+            self.heads[input] = *time;
+        }
     }
 
     fn retire(&mut self, input: usize) {

@@ -21,6 +21,7 @@ use crate::chunk::Chunk;
 use crate::gather;
 use crate::order::Row;
 use crate::spec::MergeSpec;
+use crate::window::Pick;
 
 /// Average length of runs from which on slices are concatenated instead of rows interleaved.
 /// Concatenating costs an array slice per run and column, interleaving an index pair per row.
@@ -140,6 +141,27 @@ impl Output {
         if !self.spec.dedup && (self.sealed || self.rows == self.spec.batch_rows) {
             self.flush();
         }
+    }
+
+    /// Appends rows of the current chunks of several inputs until a batch is full; how many rows.
+    pub(crate) fn append_picks<'a>(
+        &mut self,
+        picks: &[Pick],
+        chunk: impl Fn(usize) -> Option<&'a Arc<Chunk>>,
+    ) -> usize {
+        if self.sealed || self.rows == self.spec.batch_rows {
+            self.flush();
+        }
+        let taken = picks.len().min(self.spec.batch_rows - self.rows);
+        for &(input, row) in &picks[..taken] {
+            if let Some(chunk) = chunk(input) {
+                self.add(input, chunk, row, 1);
+            }
+        }
+        if self.rows == self.spec.batch_rows {
+            self.flush();
+        }
+        taken
     }
 
     /// Makes what is under construction ready.
