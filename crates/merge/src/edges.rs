@@ -511,7 +511,7 @@ fn inputs_that_take_turns_come_out_in_order_over_any_span() -> TestResult {
         assert_eq!(column(&merged.batches, 0), expected);
         let sizes: Vec<usize> = merged.batches.iter().map(RecordBatch::num_rows).collect();
         assert!(sizes.iter().all(|rows| *rows <= 1_000), "{sizes:?}");
-        assert_eq!(sizes.len(), 28, "batches are full");
+        assert!(sizes.len() <= 2 * 28, "batches are at least half full: {sizes:?}");
     }
     Ok(())
 }
@@ -554,5 +554,22 @@ fn ties_of_inputs_that_take_turns_are_ordered_by_key() -> TestResult {
         column(&merged.batches, 0),
         expected.iter().map(|(time, _, _)| *time).collect::<Vec<_>>()
     );
+    Ok(())
+}
+
+#[test]
+fn columns_behind_the_output_only_order_rows() -> TestResult {
+    let inputs = || vec![vec![times(0..40)], vec![times([3, 900])], vec![times(0..40)]];
+    for columns in [0, 1, 2, 3, 9] {
+        for dedup in [false, true] {
+            let spec = spec().with_keys([1]).with_version(2).with_dedup(dedup);
+            let all = merge(spec.clone(), inputs())?;
+            let some = merge(spec.with_output_columns(columns), inputs())?;
+            let kept: Vec<usize> = (0..columns.min(3)).collect();
+            let expected: Result<Vec<_>, _> =
+                all.batches.iter().map(|batch| batch.project(&kept)).collect();
+            assert_eq!(some.batches, expected?);
+        }
+    }
     Ok(())
 }

@@ -221,12 +221,13 @@ impl Merger {
     /// Moves rows of the window to the output, as many as fill a batch.
     fn advance_window(&mut self) {
         let Some(window) = &mut self.window else { return };
-        let chunks = |input: usize| self.lanes.cursors[input].chunk.as_ref();
-        window.consume(self.output.append_picks(window.rest(), chunks));
+        let chunk = |input: usize| self.lanes.cursors[input].chunk.as_ref();
+        let taken = self.output.append_picks(window.rest(), window.inputs(), chunk);
+        window.consume(taken);
         if !window.rest().is_empty() {
             return;
         }
-        for &(input, end) in window.ends() {
+        for (input, end) in window.ends() {
             // A window never takes the last row of a chunk.
             self.lanes.advance(input, end);
         }

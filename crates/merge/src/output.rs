@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
 use crate::chunk::Chunk;
@@ -143,25 +143,61 @@ impl Output {
         }
     }
 
-    /// Appends rows of the current chunks of several inputs until a batch is full; how many rows.
+    /// Appends rows of the current chunks of several inputs until a batch is full, or nearly; how many rows. A pick
+    /// names an input by its place in `inputs`.
     pub(crate) fn append_picks<'a>(
         &mut self,
         picks: &[Pick],
+        inputs: &[usize],
         chunk: impl Fn(usize) -> Option<&'a Arc<Chunk>>,
     ) -> usize {
         if self.sealed || self.rows == self.spec.batch_rows {
             self.flush();
         }
         let taken = picks.len().min(self.spec.batch_rows - self.rows);
-        for &(input, row) in &picks[..taken] {
-            if let Some(chunk) = chunk(input) {
-                self.add(input, chunk, row, 1);
+        // Half a batch is not worth the way through runs.
+        let is_full = self.rows + taken >= self.spec.batch_rows.div_ceil(2);
+        let picks = &picks[..taken];
+        let chunks: Vec<Option<&Arc<Chunk>>> = inputs.iter().map(|input| chunk(*input)).collect();
+        if is_full && let Ok(batch) = self.gather_picks(picks, &chunks) {
+            self.ready.push_back(batch);
+            self.clear();
+            return taken;
+        }
+        for &(place, row) in picks {
+            if let Some(chunk) = chunks[place] {
+                self.add(inputs[place], chunk, row, 1);
             }
         }
-        if self.rows == self.spec.batch_rows {
+        if is_full {
             self.flush();
         }
         taken
+    }
+
+    /// One batch of the rows under construction and of picked ones.
+    fn gather_picks(
+        &self,
+        picks: &[Pick],
+        chunks: &[Option<&Arc<Chunk>>],
+    ) -> Result<RecordBatch, ArrowError> {
+        let rows = self.rows + picks.len();
+        let (used, mut indices) = self.indices(&self.runs, rows);
+        // A place without a chunk is never picked; any other's stands in for it.
+        let Some(any) = chunks.iter().flatten().next() else {
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.spec.output)));
+        };
+        let batches = used.iter().map(|&source| &self.sources[source].chunk.batch);
+        let batches: Vec<&RecordBatch> =
+            batches.chain(chunks.iter().map(|chunk| &chunk.unwrap_or(any).batch)).collect();
+        let before = used.len();
+        indices.extend(picks.iter().map(|&(place, row)| (before + place, row)));
+        let column = |column: usize| {
+            let arrays = batches.iter().map(|batch| batch.column(column).as_ref());
+            gather::interleave(&arrays.collect::<Vec<_>>(), &indices)
+        };
+        let columns = (0..self.spec.output.fields().len()).map(column);
+        batch_of(&self.spec.output, columns.collect::<Result<_, _>>()?, rows)
     }
 
     /// Makes what is under construction ready.
@@ -224,7 +260,8 @@ impl Output {
             self.clear();
             return;
         }
-        let Ok(batch) = self.gather(&runs, true).and_then(gather::compact) else {
+        let whole = self.gather(&self.spec.schema, &runs, true);
+        let Ok(batch) = whole.and_then(gather::compact) else {
             // Rows that do not fit into one batch stay where they are until they are emitted.
             self.runs = runs;
             self.consumed_rows = 0;
@@ -243,8 +280,8 @@ impl Output {
     fn assemble(&mut self, runs: &[Run]) {
         let batch = match runs {
             [] => return,
-            [run] => Ok(self.slice(run)),
-            _ => self.gather(runs, false),
+            [run] => self.slice(run),
+            _ => self.gather(&self.spec.output, runs, false),
         };
         match batch {
             Ok(batch) => self.ready.push_back(batch),
@@ -259,17 +296,28 @@ impl Output {
         }
     }
 
-    fn slice(&self, run: &Run) -> RecordBatch {
+    fn slice(&self, run: &Run) -> Result<RecordBatch, ArrowError> {
         let batch = &self.sources[run.source].chunk.batch;
-        if run.len == batch.num_rows() { batch.clone() } else { batch.slice(run.start, run.len) }
+        let columns = self.spec.output.fields().len();
+        let slice = |column: &ArrayRef| match run.len == batch.num_rows() {
+            true => Arc::clone(column),
+            false => column.slice(run.start, run.len),
+        };
+        let columns = batch.columns().iter().take(columns).map(slice).collect();
+        batch_of(&self.spec.output, columns, run.len)
     }
 
     /// Copies runs into one batch.
-    fn gather(&self, runs: &[Run], interleave_all: bool) -> Result<RecordBatch, ArrowError> {
+    fn gather(
+        &self,
+        schema: &SchemaRef,
+        runs: &[Run],
+        interleave_all: bool,
+    ) -> Result<RecordBatch, ArrowError> {
         let rows: usize = runs.iter().map(|run| run.len).sum();
         let concatenate = !interleave_all && rows / runs.len() >= CONCAT_RUN_ROWS;
         let (used, indices) = self.indices(runs, rows);
-        let columns = self.spec.schema.fields().iter().enumerate().map(|(column, field)| {
+        let columns = schema.fields().iter().enumerate().map(|(column, field)| {
             // Concatenating looks at a dictionary once per run, interleaving once per source.
             if concatenate && !matches!(field.data_type(), DataType::Dictionary(_, _)) {
                 let slice = |run: &Run| self.column(run.source, column).slice(run.start, run.len);
@@ -279,8 +327,7 @@ impl Output {
                 gather::interleave(&arrays.collect::<Vec<_>>(), &indices)
             }
         });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)
+        batch_of(schema, columns.collect::<Result<_, _>>()?, rows)
     }
 
     /// The sources that runs lie in, and for each row the number among these and its place.
@@ -302,4 +349,14 @@ impl Output {
     fn column(&self, source: usize, column: usize) -> &ArrayRef {
         self.sources[source].chunk.batch.column(column)
     }
+}
+
+/// A batch of so many rows, though there may be no column.
+fn batch_of(
+    schema: &SchemaRef,
+    columns: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }

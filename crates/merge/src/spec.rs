@@ -1,8 +1,10 @@
 //! What is merged: the schema, the roles of its columns, and the settings.
 
+use std::sync::Arc;
+
 use arrow::array::{make_comparator, new_empty_array};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::error::Error;
 
@@ -13,7 +15,7 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MergeSpec {
-    /// Schema of all inputs and of the output.
+    /// Schema of all inputs.
     pub(crate) schema: SchemaRef,
     /// The event time.
     pub(crate) time: usize,
@@ -25,6 +27,8 @@ pub struct MergeSpec {
     pub(crate) dedup: bool,
     /// Rows in an output batch.
     pub(crate) batch_rows: usize,
+    /// Schema of the output: the first columns of the inputs.
+    pub(crate) output: SchemaRef,
 }
 
 impl MergeSpec {
@@ -34,7 +38,15 @@ impl MergeSpec {
     /// and holds no nulls.
     #[must_use]
     pub fn new(schema: SchemaRef, time: usize) -> Self {
-        Self { schema, time, keys: Vec::new(), version: None, dedup: false, batch_rows: 8192 }
+        Self {
+            output: Arc::clone(&schema),
+            schema,
+            time,
+            keys: Vec::new(),
+            version: None,
+            dedup: false,
+            batch_rows: 8192,
+        }
     }
 
     /// The columns that say who a row is about, of any sortable type but floats.
@@ -73,7 +85,25 @@ impl MergeSpec {
         self
     }
 
-    /// The schema of all inputs and of the output.
+    /// How many columns the output has: the first ones of the inputs. Columns behind them only order rows.
+    /// More than there are mean all.
+    ///
+    /// Default: all.
+    #[must_use]
+    pub fn with_output_columns(mut self, columns: usize) -> Self {
+        let fields: Vec<_> = self.schema.fields().iter().take(columns).cloned().collect();
+        let metadata = self.schema.metadata().clone();
+        self.output = Arc::new(Schema::new_with_metadata(fields, metadata));
+        self
+    }
+
+    /// The schema of the output.
+    #[must_use]
+    pub fn output_schema(&self) -> &SchemaRef {
+        &self.output
+    }
+
+    /// The schema of all inputs.
     #[must_use]
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

@@ -16,7 +16,7 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader,
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use quick_cache::Weighter;
@@ -324,6 +324,10 @@ fn pages_beside(
     let Some(index) = metadata.offset_index() else { return Vec::new() };
     let mut beside = Vec::new();
     for (group, offsets) in metadata.row_groups().iter().zip(index) {
+        let bytes = group_bytes(group);
+        if !wanted.iter().any(|range| range.start < bytes.end && bytes.start < range.end) {
+            continue;
+        }
         let rows = usize::try_from(group.num_rows()).unwrap_or(0);
         let span = |column: usize| page_spans(group.column(column), offsets.get(column)?, rows);
         let touched = |bytes: &Range<u64>| {
@@ -347,6 +351,13 @@ fn pages_beside(
     }
     let bytes: u64 = beside.iter().map(|range| range.end - range.start).sum();
     if bytes <= AHEAD_BYTES_MAX { beside } else { Vec::new() }
+}
+
+/// The bytes of a row group, whose columns lie one behind the other.
+fn group_bytes(group: &RowGroupMetaData) -> Range<u64> {
+    let chunk = |chunk: Option<&ColumnChunkMetaData>| chunk.map_or((0, 0), |it| it.byte_range());
+    let (first, last) = (chunk(group.columns().first()), chunk(group.columns().last()));
+    first.0..last.0 + last.1
 }
 
 /// The bytes and rows of each page of a column chunk; the dictionary belongs to the first.

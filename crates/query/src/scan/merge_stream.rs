@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::common::spawn_buffered;
@@ -20,12 +19,12 @@ pub(crate) fn merged(
     inputs: Vec<SendableRecordBatchStream>,
     columns: usize,
 ) -> Result<SendableRecordBatchStream> {
-    let keep: Vec<usize> = (0..columns).collect();
-    let schema: SchemaRef = Arc::new(spec.schema().project(&keep)?);
+    let spec = spec.with_output_columns(columns);
+    let schema = Arc::clone(spec.output_schema());
     let merger = Merger::try_new(spec, inputs.len()).map_err(external)?;
-    let reads_ahead = inputs.len() <= READ_AHEAD_INPUTS_MAX;
-    let inputs = inputs.into_iter().map(|stream| Input::new(stream, reads_ahead)).collect();
-    let state = MergeState { merger, inputs, keep };
+    let may_read_ahead = inputs.len() <= READ_AHEAD_INPUTS_MAX;
+    let inputs = inputs.into_iter().map(Input::new).collect();
+    let state = MergeState { merger, inputs, may_read_ahead };
     let stream = futures::stream::try_unfold(state, |mut state| async move {
         let batch = state.next().await?;
         Ok(batch.map(|batch| (batch, state)))
@@ -36,38 +35,26 @@ pub(crate) fn merged(
 struct MergeState {
     merger: Merger,
     inputs: Vec<Input>,
-    keep: Vec<usize>,
+    /// Whether inputs may be read ahead, and are not yet.
+    may_read_ahead: bool,
 }
 
-/// An input that is read ahead, by one batch and in a task of its own, once it has shown that it has
-/// more than one: files are decoded beside the merge, and a small read starts no task.
+/// An input of a merge.
 struct Input {
     stream: SendableRecordBatchStream,
-    ahead: Ahead,
-}
-
-enum Ahead {
-    Never,
-    AfterFirst,
-    AfterThis,
+    /// Whether it has given its first batch.
+    has_begun: bool,
 }
 
 impl Input {
-    fn new(stream: SendableRecordBatchStream, reads_ahead: bool) -> Self {
-        Self { stream, ahead: if reads_ahead { Ahead::AfterFirst } else { Ahead::Never } }
+    fn new(stream: SendableRecordBatchStream) -> Self {
+        Self { stream, has_begun: false }
     }
 
-    async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        match self.ahead {
-            Ahead::Never => {}
-            Ahead::AfterFirst => self.ahead = Ahead::AfterThis,
-            Ahead::AfterThis => {
-                let empty = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
-                self.stream = spawn_buffered(std::mem::replace(&mut self.stream, empty), 1);
-                self.ahead = Ahead::Never;
-            }
-        }
-        self.stream.next().await
+    /// Goes on in a task of its own, one batch ahead.
+    fn read_ahead(&mut self) {
+        let empty = Box::pin(EmptyRecordBatchStream::new(self.stream.schema()));
+        self.stream = spawn_buffered(std::mem::replace(&mut self.stream, empty), 1);
     }
 }
 
@@ -75,14 +62,26 @@ impl MergeState {
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             match self.merger.step().map_err(external)? {
-                Step::Batch(batch) => return Ok(Some(batch.project(&self.keep)?)),
+                Step::Batch(batch) => return Ok(Some(batch)),
                 Step::Done => return Ok(None),
-                Step::NeedInput(input) => match self.inputs[input].next().await {
+                Step::NeedInput(input) => match self.fetch(input).await {
                     Some(batch) => self.merger.push(input, batch?).map_err(external)?,
                     None => self.merger.finish(input).map_err(external)?,
                 },
             }
         }
+    }
+
+    /// The next batch of an input. When one wants its second, all are read ahead: files are decoded beside
+    /// the merge then, and a small read starts no task.
+    async fn fetch(&mut self, input: usize) -> Option<Result<RecordBatch>> {
+        if self.may_read_ahead && self.inputs[input].has_begun {
+            self.inputs.iter_mut().for_each(Input::read_ahead);
+            self.may_read_ahead = false;
+        }
+        let input = &mut self.inputs[input];
+        input.has_begun = true;
+        input.stream.next().await
     }
 }
 
