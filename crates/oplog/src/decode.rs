@@ -30,7 +30,8 @@ use crate::history::Horizon;
 use crate::options::{FileOrder, SeriesOptions};
 use crate::part::Extent;
 use crate::row::{
-    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionOp,
+    VersionRow,
 };
 use crate::schema::column;
 use crate::wide_row::{Columns, Text, WideRow, array};
@@ -362,6 +363,7 @@ impl Decoder<'_> {
                 &self.wide.transaction_id,
                 TransactionId::parse,
             )?,
+            detail: text(&self.wide.detail).map(Into::into),
             commit,
         })
     }
@@ -408,14 +410,19 @@ impl Decoder<'_> {
         })
     }
 
-    /// Which versions have replaced the rows of a file, if it is one of replaced rows.
-    fn until(&self) -> Result<Option<(Version, Version)>, Error> {
-        if self.wide.superseded != Some(true) {
+    /// Which versions have replaced or deleted the rows of a file, if all of them are.
+    fn until(&self) -> Result<Option<Until>, Error> {
+        let is_of_each = self.wide.superseded == Some(true);
+        if !is_of_each && self.wide.min_until.is_none() && self.wide.max_until.is_none() {
             return Ok(None);
         }
         let first = Version::new(self.number("min_until", self.wide.min_until)?);
         let last = Version::new(self.number("max_until", self.wide.max_until)?);
-        Ok(Some((first, last)))
+        match is_of_each {
+            true => Ok(Some(Until::Each { first, last })),
+            false if first == last => Ok(Some(Until::All(first))),
+            false => Err(self.damaged(format!("its rows end with {first} and {last} at once"))),
+        }
     }
 }
 

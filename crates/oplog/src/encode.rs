@@ -20,7 +20,9 @@ use parquet::schema::types::ColumnPath;
 use crate::epoch;
 use crate::error::Error;
 use crate::options::FileOrder;
-use crate::row::{EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionRow};
+use crate::row::{
+    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionRow,
+};
 use crate::schema::{column, log_schema};
 
 /// The store operation that announces what is about to be deleted.
@@ -282,6 +284,7 @@ impl Record {
             event_time_column: Some(row.time_column.to_string()),
             rows: i64::try_from(row.rows).ok(),
             transaction_id: Some(row.transaction.to_string()),
+            detail: row.detail.as_deref().map(str::to_owned),
             ..Self::default()
         }
     }
@@ -316,9 +319,9 @@ impl Record {
             version_base: Some(row.version_base),
             partition: row.partition.as_deref().map(str::to_owned),
             file_order: Some(order_name(row.order).to_owned()),
-            superseded: Some(row.until.is_some()),
-            min_until: row.until.map(|(first, _)| first.number()),
-            max_until: row.until.map(|(_, last)| last.number()),
+            superseded: Some(row.until.is_some_and(Until::is_of_each)),
+            min_until: row.until.map(|until| until.first().number()),
+            max_until: row.until.map(|until| until.last().number()),
             unique: Some(row.unique),
             column_stats: Some(row.column_stats.to_vec()),
             ..Self::default()

@@ -121,6 +121,7 @@ mod tests {
                 range: Some(range).filter(|_| number != 2),
                 time_column: "t\u{1}\t".into(),
                 transaction: TransactionId::random(&SystemRandomness),
+                detail: None,
                 commit,
             }));
             rows.push(Row::File(FileRow {

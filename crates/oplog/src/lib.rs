@@ -63,7 +63,8 @@ pub use history::{History, Horizon, HorizonMark, NamedSnapshot, RemovedSeries};
 pub use log::{CommitDraft, CommitOutcome, Log, LogOptions, StagedCommit};
 pub use options::{FileOrder, SeriesOptions};
 pub use row::{
-    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+    EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionOp,
+    VersionRow,
 };
 pub use schema::log_schema;
 pub use series::SeriesState;

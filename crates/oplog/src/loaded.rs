@@ -122,6 +122,7 @@ mod tests {
             range: None,
             time_column: "time".into(),
             transaction: TransactionId::from_uuid(Uuid::nil()),
+            detail: None,
             commit: CommitVersion::default(),
         }
     }

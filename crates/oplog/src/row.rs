@@ -136,12 +136,14 @@ pub struct VersionRow {
     pub timestamp: WriteTime,
     /// How many rows it added.
     pub rows: u64,
-    /// The event times of those rows.
+    /// The event times of what it changed: of the rows that it added, and of those that it ended.
     pub range: Option<TimeRange>,
     /// The series' time column.
     pub time_column: Arc<str>,
     /// The caller's write.
     pub transaction: TransactionId,
+    /// What was asked for, as JSON, if it was more than to add rows.
+    pub detail: Option<Arc<str>>,
     /// The commit that holds the row.
     pub commit: CommitVersion,
 }
@@ -153,6 +155,46 @@ pub enum FileOp {
     Add,
     /// It ceases to be.
     Remove,
+}
+
+/// The versions that have replaced or deleted the rows of a file: a row is visible before its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// All rows ended with this version. The file says nothing of it.
+    All(Version),
+    /// Each row says in its column `__until` which it was.
+    Each {
+        /// The lowest of them.
+        first: Version,
+        /// The highest.
+        last: Version,
+    },
+}
+
+impl Until {
+    /// The version from which on some row is not visible any more.
+    #[must_use]
+    pub const fn first(self) -> Version {
+        match self {
+            Self::All(version) => version,
+            Self::Each { first, .. } => first,
+        }
+    }
+
+    /// The version from which on no row is visible any more.
+    #[must_use]
+    pub const fn last(self) -> Version {
+        match self {
+            Self::All(version) => version,
+            Self::Each { last, .. } => last,
+        }
+    }
+
+    /// Whether the file has the column `__until`.
+    #[must_use]
+    pub const fn is_of_each(self) -> bool {
+        matches!(self, Self::Each { .. })
+    }
 }
 
 /// A data file of a series.
@@ -196,15 +238,23 @@ pub struct FileRow {
     pub partition: Option<Arc<str>>,
     /// The order of its rows.
     pub order: FileOrder,
-    /// Of a file whose rows have all been replaced or deleted by later versions, the lowest and the
-    /// highest of these. Each row says which in its column `__until`: it is visible before that.
-    pub until: Option<(Version, Version)>,
+    /// Of a file whose rows have all been replaced or deleted by later versions, by which.
+    pub until: Option<Until>,
     /// Whether no two of its rows share key and event time.
     pub unique: bool,
     /// Statistics of its columns, encoded.
     pub column_stats: Bytes,
     /// The commit that holds the row.
     pub commit: CommitVersion,
+}
+
+impl FileRow {
+    /// Whether its object was part of the series before, under another id: all its rows have ended
+    /// since, and nothing was written anew.
+    #[must_use]
+    pub fn is_of_older_object(&self) -> bool {
+        matches!(self.until, Some(Until::All(_))) && !self.location.contains(&self.file.to_string())
+    }
 }
 
 /// A row of the log.

@@ -231,7 +231,9 @@ impl SeriesState {
         match row.op {
             FileOp::Add => {
                 self.superseded += superseded;
-                self.file_bytes += row.size;
+                if !row.is_of_older_object() {
+                    self.file_bytes += row.size;
+                }
                 self.files.push(Arc::new(row));
             }
             FileOp::Remove => {
@@ -355,7 +357,8 @@ impl SeriesState {
 
 /// A row behind two pointers, with the counts of an `Arc`.
 fn version_bytes(row: &VersionRow) -> u64 {
-    (size_of::<VersionRow>() + row.path.as_str().len() + POINTERS_BYTES) as u64
+    let texts = row.path.as_str().len() + row.detail.as_deref().map_or(0, str::len);
+    (size_of::<VersionRow>() + texts + POINTERS_BYTES) as u64
 }
 
 fn file_bytes(row: &FileRow) -> u64 {

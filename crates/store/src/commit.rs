@@ -823,6 +823,7 @@ impl<'a> Draft<'a> {
                 range: Some(facts.range),
                 time_column: Arc::clone(&append.time_column),
                 transaction: *transaction,
+                detail: None,
                 commit: CommitVersion::default(),
             }));
         }

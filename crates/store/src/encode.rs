@@ -26,7 +26,7 @@ use parquet::schema::types::ColumnPath;
 use tidelog_core::{
     CommitVersion, EventTime, FileId, NodeId, TimeRange, TreePath, Version, WriteTime,
 };
-use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128, StatValue};
+use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128, StatValue, Until};
 
 use crate::error::Error;
 use crate::hot::memory_of;
@@ -91,7 +91,10 @@ impl EncodedFile {
             version_base: 0,
             partition: None,
             order: FileOrder::Time,
-            until: self.until.map(|(first, last)| (Version::new(first), Version::new(last))),
+            until: self.until.map(|(first, last)| Until::Each {
+                first: Version::new(first),
+                last: Version::new(last),
+            }),
             unique: self.unique,
             column_stats: self.column_stats.clone(),
             commit: CommitVersion::default(),

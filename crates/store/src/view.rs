@@ -75,7 +75,8 @@ impl SeriesView {
     }
 
     fn has_visible_rows(&self, file: &FileRow) -> bool {
-        file.min_version <= self.version && file.until.is_none_or(|(_, last)| self.version < last)
+        file.min_version <= self.version
+            && file.until.is_none_or(|until| self.version < until.last())
     }
 
     /// Rows in memory, in pieces that touch `range` and hold rows of visible versions. No row is both
@@ -116,7 +117,7 @@ impl SeriesView {
     #[must_use]
     pub fn is_partly_visible(&self, file: &FileRow) -> bool {
         file.max_version > self.version
-            || file.until.is_some_and(|(first, _)| first <= self.version)
+            || file.until.is_some_and(|until| until.first() <= self.version)
     }
 
     /// Whether rows are visible that a later version has replaced, and that lie in files of their own.

@@ -96,6 +96,7 @@ impl World {
             range: Some(range),
             time_column: "time".into(),
             transaction: TransactionId::random(&SystemRandomness),
+            detail: None,
             commit,
         };
         let file = FileRow {

@@ -49,8 +49,8 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
         version: None,
     };
     let own = match row.until {
-        Some(_) => view.schema().superseded_columns(),
-        None => view.schema().stored_columns(),
+        Some(until) if until.is_of_each() => view.schema().superseded_columns(),
+        _ => view.schema().stored_columns(),
     };
     let file = PartitionedFile::new_from_meta(meta)
         .with_partition_values(partition_values)

@@ -15,7 +15,7 @@ const SERIES_DIRECTORY: &str = "series";
 /// Orphans that a report names.
 const ORPHANS_NAMED_MAX: usize = 1000;
 
-/// The data files that the log names, by id and in order.
+/// The data files that the log names, by the ids of their objects and in order.
 pub(super) struct Known {
     /// Those that are part of their series.
     pub(super) live: Vec<FileId>,
@@ -49,10 +49,13 @@ pub(super) async fn list(
         let stem = meta.location.filename().and_then(|name| name.strip_suffix(".parquet"));
         let id = stem.and_then(|stem| FileId::parse(stem).ok());
         let is_one_of = |ids: &[FileId]| id.is_some_and(|id| ids.binary_search(&id).is_ok());
+        if is_one_of(&known.live) {
+            continue;
+        }
         if is_one_of(&known.replaced) {
             report.replaced_files += 1;
             report.replaced_file_bytes += meta.size;
-        } else if !is_one_of(&known.live) {
+        } else {
             note(&meta, begun, report);
         }
     }

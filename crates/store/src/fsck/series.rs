@@ -6,10 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use tidelog_core::{CommitVersion, FileId, NodeId, TreePath, Version};
-use tidelog_oplog::{
-    EntryType, FileOp, FileRow, Finding, Row, Tree, TreeOp, TreeRow, VersionOp, VersionRow,
-};
+use tidelog_oplog::{EntryType, FileOp, FileRow, Finding, Row, Tree, TreeOp, TreeRow, VersionRow};
 
+use super::files::object_id;
 use super::report::FsckReport;
 
 const RESTORE_LOG: &str = "restore the log (`_oplog`) from a backup";
@@ -47,8 +46,6 @@ struct Balance {
     commit: CommitVersion,
     versions: Vec<(Version, u64)>,
     files: Vec<(Version, Version, u64)>,
-    /// Whether a version did something else than add rows.
-    is_other: bool,
 }
 
 impl SeriesCheck {
@@ -103,7 +100,6 @@ impl SeriesCheck {
         }
         let balance = self.open.entry(row.node).or_default();
         balance.versions.push((row.version, row.rows));
-        balance.is_other |= row.op != VersionOp::Append;
     }
 
     /// The file, if it is live.
@@ -118,7 +114,7 @@ impl SeriesCheck {
         let node = self.node(row.node, &row.path);
         node.highest_in_files = node.highest_in_files.max(row.max_version);
         if self.removed.remove(&row.file) {
-            self.replaced.push(row.file);
+            self.replaced.push(object_id(&row));
             return None;
         }
         Some(row)
@@ -154,7 +150,7 @@ impl SeriesCheck {
 
     /// Compares rows of the versions of one commit with rows of the files that it added.
     fn settle(&self, id: NodeId, balance: &Balance, report: &mut FsckReport) {
-        if balance.versions.is_empty() || balance.is_other {
+        if balance.versions.is_empty() {
             return;
         }
         let Some(node) = self.nodes.get(&id) else { return };
@@ -306,7 +302,7 @@ impl Spans {
 #[cfg(test)]
 mod tests {
     use tidelog_core::{TimeRange, TransactionId, WriteTime};
-    use tidelog_oplog::{FileOrder, Hash128};
+    use tidelog_oplog::{FileOrder, Hash128, VersionOp};
     use uuid::Uuid;
 
     use super::*;
@@ -343,6 +339,7 @@ mod tests {
             range: None,
             time_column: "time".into(),
             transaction: TransactionId::from_uuid(Uuid::nil()),
+            detail: None,
             commit: CommitVersion::new(commit),
         })
     }

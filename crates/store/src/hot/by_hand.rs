@@ -64,6 +64,7 @@ fn version_row(
         time_column: time_column.into(),
         // What the caller's write was called, no read asks.
         transaction: TransactionId::from_uuid(node.as_uuid()),
+        detail: None,
         commit: CommitVersion::default(),
     }
 }

@@ -192,6 +192,7 @@ fn series_of(append: AppendHeader) -> Result<SeriesRecord, String> {
             time_column: Arc::clone(&time_column),
             transaction: TransactionId::parse(&header.transaction)
                 .map_err(|error| error.to_string())?,
+            detail: None,
             commit: CommitVersion::default(),
         });
     }

@@ -439,6 +439,7 @@ fn numbered(
             range: Some(facts.range),
             time_column: Arc::clone(&time_column),
             transaction: *transaction,
+            detail: None,
             commit: CommitVersion::default(),
         });
     }

@@ -3,25 +3,28 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tidelog_core::{CommitVersion, FileId, NodeId};
+use tidelog_core::{CommitVersion, NodeId};
 use tidelog_oplog::{FileOp, FileRow, Row, StoreOp};
 
 use super::Doomed;
 use crate::commit::{Draft, Rejected};
 
+/// Files by the objects that they lie in.
+type ByObject = HashMap<Arc<str>, Arc<FileRow>>;
+
 impl Draft<'_> {
     /// Announces files, and takes those out of the log that it still holds. What has been added to the
     /// log since they were chosen is left out; it is stale if that is all.
     pub(crate) async fn add_vacuum_files(&mut self, doomed: &[Doomed]) -> Result<(), Rejected> {
-        let added: HashSet<FileId> = self.rows.iter().filter_map(file_of).collect();
-        let mut of_node: Option<(NodeId, HashMap<FileId, Arc<FileRow>>)> = None;
+        let added: HashSet<Arc<str>> = self.rows.iter().filter_map(object_of).collect();
+        let mut of_node: Option<(NodeId, ByObject)> = None;
         let (mut objects, mut removes) = (Vec::new(), Vec::new());
-        for one in doomed.iter().filter(|one| !added.contains(&one.file)) {
+        for one in doomed.iter().filter(|one| !added.contains(one.location.as_ref())) {
             let known = of_node.as_ref().is_some_and(|(node, _)| *node == one.node);
             if !known {
                 of_node = Some((one.node, self.live_files(one.node).await?));
             }
-            let live = of_node.as_ref().and_then(|(_, files)| files.get(&one.file));
+            let live = of_node.as_ref().and_then(|(_, files)| files.get(one.location.as_ref()));
             match live {
                 // A compaction of the same commit may have it.
                 Some(row) if one.is_in_log() && self.removed.insert(row.file) => {
@@ -43,9 +46,9 @@ impl Draft<'_> {
         Ok(())
     }
 
-    async fn live_files(&self, node: NodeId) -> Result<HashMap<FileId, Arc<FileRow>>, Rejected> {
+    async fn live_files(&self, node: NodeId) -> Result<ByObject, Rejected> {
         let series = self.log.series(&self.base, node).await?;
-        Ok(series.files().map(|row| (row.file, Arc::clone(row))).collect())
+        Ok(series.files().map(|row| (Arc::clone(&row.location), Arc::clone(row))).collect())
     }
 
     /// Refuses files that were put since the commit `since` was still to come, and may have been deleted
@@ -63,10 +66,10 @@ impl Draft<'_> {
     }
 }
 
-/// The file that a row adds.
-fn file_of(row: &Row) -> Option<FileId> {
+/// The object that a row makes part of a series.
+fn object_of(row: &Row) -> Option<Arc<str>> {
     match row {
-        Row::File(row) if row.op == FileOp::Add => Some(row.file),
+        Row::File(row) if row.op == FileOp::Add => Some(Arc::clone(&row.location)),
         _ => None,
     }
 }

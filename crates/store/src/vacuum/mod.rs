@@ -208,13 +208,13 @@ impl Engine {
     }
 
     /// The objects that are named as data files are, by node. Others are not ours.
-    async fn data_objects(&self) -> Result<BTreeMap<NodeId, Vec<(FileId, ObjectMeta)>>, Error> {
+    async fn data_objects(&self) -> Result<BTreeMap<NodeId, Vec<ObjectMeta>>, Error> {
         let failed = |error| Error::store("listing", DATA_DIRECTORY, error);
-        let mut by_node: BTreeMap<NodeId, Vec<(FileId, ObjectMeta)>> = BTreeMap::new();
+        let mut by_node: BTreeMap<NodeId, Vec<ObjectMeta>> = BTreeMap::new();
         let mut listed = self.object_store().list(Some(&Path::from(DATA_DIRECTORY)));
         while let Some(meta) = listed.try_next().await.map_err(failed)? {
-            if let Some((node, file)) = ids_of(&meta.location) {
-                by_node.entry(node).or_default().push((file, meta));
+            if let Some(node) = node_of(&meta.location) {
+                by_node.entry(node).or_default().push(meta);
             }
         }
         Ok(by_node)
@@ -260,14 +260,15 @@ async fn delete(store: Arc<dyn ObjectStore>, location: Path) -> Result<(), Error
     }
 }
 
-/// The series and the file that the name of an object stands for.
-fn ids_of(location: &Path) -> Option<(NodeId, FileId)> {
+/// The series of an object that is named as its data files are.
+fn node_of(location: &Path) -> Option<NodeId> {
     if !crate::names::is_immutable(location) {
         return None;
     }
     let node = location.parts().nth(1)?;
     let file = location.filename()?.strip_suffix(".parquet")?;
-    Some((NodeId::parse(node.as_ref()).ok()?, FileId::parse(file).ok()?))
+    FileId::parse(file).ok()?;
+    NodeId::parse(node.as_ref()).ok()
 }
 
 #[cfg(test)]
@@ -280,7 +281,7 @@ mod tests {
         for name in
             [format!("series/{id}/{id}.parquet"), format!("series/{id}/2023_01/{id}.parquet")]
         {
-            assert!(ids_of(&Path::from(name.as_str())).is_some(), "{name}");
+            assert!(node_of(&Path::from(name.as_str())).is_some(), "{name}");
         }
         for name in [
             format!("_oplog/part-{id}.parquet"),
@@ -291,7 +292,7 @@ mod tests {
             format!("series/{id}/_delta_log/00000000000000000001.json"),
             format!("backup/{id}/{id}.parquet"),
         ] {
-            assert!(ids_of(&Path::from(name.as_str())).is_none(), "{name}");
+            assert!(node_of(&Path::from(name.as_str())).is_none(), "{name}");
         }
     }
 }

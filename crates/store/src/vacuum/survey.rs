@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_core::{CommitVersion, FileId, NodeId, TreePath, Version, WriteTime};
+use tidelog_core::{CommitVersion, NodeId, TreePath, Version, WriteTime};
 use tidelog_oplog::{Ages, FileOp, FileRow, Log, SeriesState, Snapshot, Tree};
 use tidelog_storage::Pins;
 use tidelog_storage::object_store::ObjectMeta;
@@ -18,7 +18,6 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 pub(crate) struct Doomed {
     pub(crate) node: NodeId,
-    pub(crate) file: FileId,
     pub(crate) location: Path,
     pub(crate) path: Option<TreePath>,
     pub(crate) bytes: u64,
@@ -69,46 +68,49 @@ impl Survey {
     pub(super) async fn judge(
         &self,
         node: NodeId,
-        objects: Vec<(FileId, ObjectMeta)>,
+        objects: Vec<ObjectMeta>,
     ) -> Result<Vec<(ObjectMeta, Verdict)>, Error> {
         let series = self.log.series(&self.snapshot, node).await?;
         let readable = self.readable(&series);
-        let live: HashMap<FileId, &Arc<FileRow>> =
-            series.files().map(|row| (row.file, row)).collect();
-        let gone = if objects.iter().all(|(file, _)| live.contains_key(file)) {
-            HashMap::new()
-        } else {
-            self.removed(node).await?
-        };
-        let judge = |(file, meta): (FileId, ObjectMeta)| {
-            let (reason, since, path) = match (live.get(&file), gone.get(&file)) {
-                (Some(row), _) if readable.needs(row) => return (meta, Verdict::Needed),
-                (Some(row), _) => {
-                    (VacuumReason::Expired, readable.since.max(row.commit), Some(&row.path))
-                }
-                (None, Some((path, removed))) => (VacuumReason::Replaced, *removed, Some(path)),
-                (None, None) => (VacuumReason::Orphan, self.snapshot.head(), None),
-            };
-            let verdict = self.doom(node, file, &meta, path.cloned(), reason, since);
+        // An object whose rows have all ended may be part of the series under another id than its own.
+        let live: HashMap<&str, &Arc<FileRow>> =
+            series.files().map(|row| (row.location.as_ref(), row)).collect();
+        let is_live = |meta: &ObjectMeta| live.contains_key(meta.location.as_ref());
+        let gone =
+            if objects.iter().all(is_live) { HashMap::new() } else { self.removed(node).await? };
+        let judge = |meta: ObjectMeta| {
+            let (reason, since, path) =
+                match (live.get(meta.location.as_ref()), gone.get(meta.location.as_ref())) {
+                    (Some(row), _) if readable.needs(row) => return (meta, Verdict::Needed),
+                    (Some(row), _) => {
+                        (VacuumReason::Expired, readable.since.max(row.commit), Some(&row.path))
+                    }
+                    (None, Some((path, removed))) => (VacuumReason::Replaced, *removed, Some(path)),
+                    (None, None) => (VacuumReason::Orphan, self.snapshot.head(), None),
+                };
+            let verdict = self.doom(node, &meta, path.cloned(), reason, since);
             (meta, verdict)
         };
         Ok(objects.into_iter().map(judge).collect())
     }
 
-    /// The files that were part of a series, with the commits that removed them.
+    /// The objects that were part of a series, with the last commits that removed them.
     async fn removed(
         &self,
         node: NodeId,
-    ) -> Result<HashMap<FileId, (TreePath, CommitVersion)>, Error> {
+    ) -> Result<HashMap<Arc<str>, (TreePath, CommitVersion)>, Error> {
         let rows = self.log.file_rows(&self.snapshot, node).await?.into_iter();
-        let removes = rows.filter(|row| row.op == FileOp::Remove);
-        Ok(removes.map(|row| (row.file, (row.path, row.commit))).collect())
+        let mut removed: HashMap<Arc<str>, (TreePath, CommitVersion)> = HashMap::new();
+        for row in rows.filter(|row| row.op == FileOp::Remove) {
+            let (_, last) = removed.entry(row.location).or_insert((row.path, row.commit));
+            *last = row.commit.max(*last);
+        }
+        Ok(removed)
     }
 
     fn doom(
         &self,
         node: NodeId,
-        file: FileId,
         meta: &ObjectMeta,
         path: Option<TreePath>,
         reason: VacuumReason,
@@ -126,7 +128,7 @@ impl Survey {
             return Verdict::Pinned;
         }
         let (location, bytes) = (meta.location.clone(), meta.size);
-        Verdict::Doomed(Doomed { node, file, location, path, bytes, reason, unneeded_since })
+        Verdict::Doomed(Doomed { node, location, path, bytes, reason, unneeded_since })
     }
 
     fn readable(&self, series: &SeriesState) -> Readable {
@@ -161,7 +163,7 @@ impl Readable {
     /// each is shown before the version that did.
     fn needs(&self, file: &FileRow) -> bool {
         let replaced_before =
-            |version: Version| file.until.is_some_and(|(_, last)| last <= version);
+            |version: Version| file.until.is_some_and(|until| until.last() <= version);
         let shows = |version: &Version| file.min_version <= *version && !replaced_before(*version);
         self.from.is_some_and(|from| !replaced_before(from)) || self.named.iter().any(shows)
     }
