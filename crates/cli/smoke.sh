@@ -646,6 +646,58 @@ has out 'would delete 0 files'
 expect 0 fsck --deep
 has out 'nothing is damaged'
 
+# --- changing data ---------------------------------------------------------------------------------
+expect 0 init --store changes
+export TIDELOG_STORE=$work/changes
+printf 'time,v\n2024-01-01T00:00:00Z,1\n2024-01-01T12:00:00Z,2\n2024-01-02,3\n' >three.csv
+printf 'time,v\n2024-01-01T06:00:00Z,7\n' >seven.csv
+expect 0 series append /c three.csv
+expect 0 series delete /c --from 2024-01-01T12:00:00Z --to 2024-01-01
+has out 'v2, 1 row deleted'
+expect 0 series query /c --format csv --columns v
+is out 'v
+1.0
+3.0'
+expect 0 series query /c --as-of v1 --format csv --columns v
+has out '2.0'
+expect 0 series delete /c --from 2025-01-01
+has out 'nothing stored'
+expect 0 --json series delete /c --where 'v > 2.5'
+has out '"rows_ended":1'
+expect 2 series delete /c
+expect 2 series replace /c three.csv --from 2024-01-01
+expect 3 series delete /c --where 'w = 1'
+has err 'w'
+expect 3 series delete /c --from 2024-01-02 --to 2024-01-01
+expect 4 series delete /none --from 2024-01-01
+expect 3 series replace /c three.csv --from 2024-01-01 --to 2024-01-01
+has err 'three.csv'
+has err 'row 2'
+expect 0 series replace /c seven.csv --from 2024-01-01 --to 2024-01-01
+has out 'v4, 1 row in the place of 1 row'
+expect 0 series restore /c --to v1
+has out 'v5 has the rows of v1'
+expect 0 series restore /c --to v5
+has out 'nothing stored'
+expect 4 series restore /c --to v9
+expect 0 series query /c --format csv --columns v
+is out 'v
+1.0
+2.0
+3.0'
+expect 0 log /c
+has out 'restore'
+has out '"where":"v > 2.5"'
+expect 0 log
+has out 'rows_ended'
+expect 0 sql "SELECT op, detail FROM tidelog.versions WHERE op = 'replace'" --format csv
+has out 'rows_ended'
+expect 0 --mode exclusive series delete /c --from 2024-01-02
+has out 'v6, 1 row deleted'
+expect 0 fsck --deep
+has out 'nothing is damaged'
+export TIDELOG_STORE=$work/history
+
 # --- layout --------------------------------------------------------------------------------------
 expect 0 series append /h/kept.series day2.csv
 expect 0 layout /h/kept.series

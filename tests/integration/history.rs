@@ -101,6 +101,15 @@ impl Kept {
     }
 
     async fn step(&mut self, step: &Step) -> Fallible {
+        if let Op::Restore(path, to) = &step.op
+            && self.is_let_go(PATHS[usize::from(*path)], to)
+        {
+            let to = AsOf::Version(Version::new(self.version_of(PATHS[usize::from(*path)], to)));
+            let path = PATHS[usize::from(*path)];
+            let kind = self.pair.handle(step.second).root().restore_series(path, &to).await;
+            let kind = kind.err().map(|error| error.kind());
+            return same("restoring what was let go", &Some(ErrorKind::NotFound), &kind);
+        }
         let before = self.pair.model.clone();
         let last_write = before.write_times().last().copied().unwrap_or(i64::MIN);
         self.pair.step(step).await?;
@@ -113,6 +122,17 @@ impl Kept {
             }
         }
         Ok(())
+    }
+
+    /// The version that a step brings back.
+    fn version_of(&self, path: &str, to: &prop::sample::Index) -> i64 {
+        to.index(self.pair.model.versions(path).len() + 2) as i64
+    }
+
+    fn is_let_go(&self, path: &str, to: &prop::sample::Index) -> bool {
+        let version = self.version_of(path, to);
+        let node = self.pair.model.node(path, ModelAsOf::Version(version));
+        node.is_some_and(|(node, visible)| visible < self.first_of(node))
     }
 
     async fn name(&mut self, name: &'static str) -> Fallible {

@@ -63,6 +63,8 @@ mod read_cache;
 
 mod requests;
 #[cfg(test)]
+mod revise;
+#[cfg(test)]
 mod settings;
 #[cfg(test)]
 mod staleness;

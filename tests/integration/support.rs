@@ -11,11 +11,15 @@ use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
-    AppendReceipt, Clock, Env, ErrorKind, Mode, SeriesAppend, SeriesExt, SeriesOptions,
-    SeriesStream, SqlStream, Store, StoreBuilder, TransactionId, WriteTime,
+    AppendReceipt, AsOf, Clock, DeleteOptions, Env, ErrorKind, Mode, RevisionReceipt, SeriesAppend,
+    SeriesExt, SeriesOptions, SeriesStream, SqlStream, Store, StoreBuilder, TimeRange,
+    TransactionId, Version, WriteTime,
 };
-use tidelog_testkit::generate::{Batch, Op, RawRow, SeriesSpec, Step, TimeKind};
-use tidelog_testkit::{Fault, FaultError, Model, ModelError, Row, Shape, SimClock, rows_of};
+use tidelog_testkit::generate::{Batch, Condition, Op, RawRow, SeriesSpec, Step, TimeKind};
+use tidelog_testkit::model::VersionedRow;
+use tidelog_testkit::{
+    Fault, FaultError, Model, ModelAsOf, ModelError, Row, Shape, SimClock, rows_of,
+};
 use tokio::runtime::Runtime;
 
 /// Files of a few thousand rows are large to the stores of these tests.
@@ -257,6 +261,13 @@ impl Pair {
                 let expected = self.model.remove(path, *recursive);
                 agree(&expected, &found).map(|_| ())
             }
+            Op::Delete(path, slots, condition) => {
+                self.delete(&store, path_of(*path), *slots, condition.as_ref()).await
+            }
+            Op::Replace(path, slots, rows) => {
+                self.replace(&store, path_of(*path), *slots, rows).await
+            }
+            Op::Restore(path, to) => self.restore(&store, path_of(*path), to).await,
             Op::Compact => match store.compact("/**").await {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 compacted => compacted.map(drop).at("compacting"),
@@ -277,7 +288,12 @@ impl Pair {
 
     /// The handle that did not make the call sees what it did.
     async fn other_handle_sees(&self, step: &Step) -> Fallible {
-        let (Op::Append(Batch { path, .. }) | Op::Create(path, _) | Op::Rename(_, path)) = &step.op
+        let (Op::Append(Batch { path, .. })
+        | Op::Create(path, _)
+        | Op::Rename(_, path)
+        | Op::Delete(path, ..)
+        | Op::Replace(path, ..)
+        | Op::Restore(path, _)) = &step.op
         else {
             return Ok(());
         };
@@ -405,7 +421,7 @@ impl Pair {
         let expected = self.model.append(path, &shape, &spec.rows(raw), time);
         let Some(version) = agree(&expected, found)? else { return Ok(None) };
         let Ok(receipt) = found else { return Ok(None) };
-        same("version", version, &receipt.version.map(tidelog::Version::number))?;
+        same("version", version, &receipt.version.map(Version::number))?;
         if version.is_some() {
             let stored = self.model.versions(path).last().map_or(0, |v| v.rows.len() as u64);
             same("rows stored", &stored, &receipt.rows)?;
@@ -474,6 +490,92 @@ impl Pair {
                 if refused { Ok(()) } else { Err(format!("refused: {error}")) }
             }
         }
+    }
+
+    /// The kind of series at `path`, and a range between two slots of it.
+    fn range_at(&self, path: &str, (first, last): (u8, u8)) -> (SeriesSpec, TimeRange) {
+        let spec = self.specs[self.model.shape(path).map_or(0, |shape| shape.tag)];
+        let nanos = |slot: u8| spec.time_of(slot).saturating_mul(spec.unit().nanos());
+        (spec, TimeRange::try_new(nanos(first), nanos(last)).unwrap())
+    }
+
+    async fn delete(
+        &mut self,
+        store: &Store,
+        path: &str,
+        slots: (u8, u8),
+        condition: Option<&Condition>,
+    ) -> Fallible {
+        let (spec, range) = self.range_at(path, slots);
+        let holds = |condition: &Condition, row: &Row| condition.holds(&spec, row) == Some(true);
+        let condition = condition
+            .filter(|condition| !self.model.divides_equals(path, |row| holds(condition, row)));
+        let mut options = DeleteOptions::default().with_range(range);
+        options.filter = condition.map(|condition| condition.sql(&spec));
+        let found = store.root().delete_series_data_with_options(path, &options).await;
+        let ends = |row: &Row| condition.is_none_or(|condition| holds(condition, row));
+        let expected = self.model.delete(path, range, ends, self.time_of(&found));
+        self.settle_revision(&expected, &found)
+    }
+
+    async fn replace(
+        &mut self,
+        store: &Store,
+        path: &str,
+        slots: (u8, u8),
+        raw: &[RawRow],
+    ) -> Fallible {
+        let (spec, range) = self.range_at(path, slots);
+        let (batch, start, end) = (spec.batch(raw).unwrap(), range.start(), range.end());
+        let found = store.root().replace_series_data(path, start, end, &batch).await;
+        let expected = self.model.replace(path, range, &spec.rows(raw), self.time_of(&found));
+        self.settle_revision(&expected, &found)?;
+        if let (Ok(receipt), Ok(Some(_))) = (&found, &expected) {
+            let stored = self.model.versions(path).last().map_or(0, |v| v.rows.len() as u64);
+            same("rows added", &stored, &receipt.rows_added)?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&mut self, store: &Store, path: &str, to: &prop::sample::Index) -> Fallible {
+        let count = self.model.versions(path).len();
+        let to = i64::try_from(to.index(count + 2)).unwrap();
+        let found = store.root().restore_series(path, &AsOf::Version(Version::new(to))).await;
+        if count == 0 && self.model.shape(path).is_some() {
+            let kind = found.err().map(|error| error.kind());
+            return same("a series without a version", &Some(ErrorKind::InvalidInput), &kind);
+        }
+        if let Ok(receipt) = &found
+            && receipt.version.is_none()
+        {
+            // Whether files have to be changed for that only the store knows.
+            let rows = |as_of| self.model.read(path, as_of, TimeRange::ALL).at("model");
+            let (then, now) = (rows(ModelAsOf::Version(to))?, rows(ModelAsOf::Head)?);
+            let plain = |rows: Vec<VersionedRow>| rows.into_iter().map(|row| row.row).collect();
+            return same("rows that are there", &sorted(plain(then)), &sorted(plain(now)));
+        }
+        let expected = self.model.restore(path, to, self.time_of(&found));
+        self.settle_revision(&expected, &found)
+    }
+
+    fn time_of(&self, found: &Result<RevisionReceipt, tidelog::Error>) -> i64 {
+        let time = found.as_ref().ok().and_then(|receipt| receipt.write_time);
+        time.map_or(self.last_write, WriteTime::micros)
+    }
+
+    fn settle_revision(
+        &mut self,
+        expected: &Result<Option<i64>, ModelError>,
+        found: &Result<RevisionReceipt, tidelog::Error>,
+    ) -> Fallible {
+        let Some(version) = agree(expected, found)? else { return Ok(()) };
+        let Ok(receipt) = found else { return Ok(()) };
+        same("version", version, &receipt.version.map(Version::number))?;
+        if let Some(time) = receipt.write_time.map(WriteTime::micros) {
+            same("write times grow", &true, &(time > self.last_write))?;
+            self.last_write = time;
+        }
+        Ok(())
     }
 
     async fn repeat(&mut self, store: &Store) -> Fallible {

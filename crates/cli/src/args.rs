@@ -370,6 +370,65 @@ pub(crate) enum SeriesCommand {
     Append(AppendArgs),
     /// Read a series, or all series that match a glob, in order of event time
     Query(QueryArgs),
+    /// Delete rows of a series, as one new version
+    ///
+    /// What was there stays readable as of the versions before, and `series restore` brings it back. If no
+    /// row is to be deleted, nothing is stored.
+    Delete(DeleteArgs),
+    /// Put the rows of a file in the place of those in a range of event time, as one new version
+    ///
+    /// A row of the file outside the range is an error, and then nothing is changed.
+    Replace(ReplaceArgs),
+    /// Make the rows of a series those that are readable as of an earlier point, as one new version
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(id = "rows", required = true, multiple = true)]
+pub(crate) struct DeleteWhich {
+    /// From this event time on: RFC 3339, a date, now, or a time before now such as -7d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Up to this event time, included; a date stands for its last instant
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    /// Only rows for which this SQL condition holds; null is not true
+    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The series
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) which: DeleteWhich,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArgs {
+    /// The series
+    pub(crate) path: String,
+    /// A CSV or Parquet file; - is CSV on standard input
+    pub(crate) file: PathBuf,
+    /// From this event time on: RFC 3339, a date, now, or a time before now such as -7d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: String,
+    /// Up to this event time, included; a date stands for its last instant
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: String,
+    /// The file's format [default: by its name]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The series
+    pub(crate) path: String,
+    /// The point in history: a version (v5), a write time in RFC 3339, or the name of a snapshot
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]

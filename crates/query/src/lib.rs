@@ -15,6 +15,7 @@
 //! | [`session`] | [`Queries`]: SQL over a store, plans and their execution |
 //! | [`table`] | [`SeriesTable`]: one or more series as a table provider |
 //! | `scan` | the data source underneath: layout, order, merge, statistics |
+//! | `condition` | conditions on rows for changes of data, which read files without a plan |
 //! | `time_filter` | ranges of event time out of filter expressions |
 //! | `round_literals` | comparisons of a time column with a finer literal |
 //! | `rules` | physical rules: aggregates answered from the log, newest rows of keys, one stream |
@@ -33,6 +34,7 @@ pub mod session;
 pub mod table;
 
 mod catalog;
+mod condition;
 mod functions;
 mod insert;
 mod log_tables;

@@ -40,7 +40,7 @@ const STORE: [&str; 7] =
 /// Whether a series can be read as of a version; no column of the log, which never changes.
 const READABLE: &str = "readable";
 
-const VERSIONS: [&str; 12] = [
+const VERSIONS: [&str; 13] = [
     "commit_version",
     "timestamp",
     "op",
@@ -52,6 +52,7 @@ const VERSIONS: [&str; 12] = [
     "max_event_time",
     "event_time_column",
     "transaction_id",
+    "detail",
     READABLE,
 ];
 const FILES: [&str; 21] = [

@@ -31,7 +31,7 @@ impl AnalyzerRule for RoundLiterals {
         let rounded = plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Filter(filter) => {
                 let schema = Arc::clone(filter.input.schema());
-                let predicate = filter.predicate.transform_up(|expr| Ok(round(expr, &schema)))?;
+                let predicate = round_all(filter.predicate, &schema)?;
                 let changed = predicate.transformed;
                 let filter = Filter::try_new(predicate.data, filter.input)?;
                 let plan = LogicalPlan::Filter(filter);
@@ -45,6 +45,15 @@ impl AnalyzerRule for RoundLiterals {
     fn name(&self) -> &str {
         "round_literals"
     }
+}
+
+/// A condition over columns of `schema`, with its literals rounded.
+pub(crate) fn rounded(condition: Expr, schema: &DFSchemaRef) -> Result<Expr> {
+    Ok(round_all(condition, schema)?.data)
+}
+
+fn round_all(condition: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
+    condition.transform_up(|expr| Ok(round(expr, schema)))
 }
 
 fn round(expr: Expr, schema: &DFSchemaRef) -> Transformed<Expr> {

@@ -38,6 +38,7 @@ use crate::error::Error;
 use crate::history::HistoryChange;
 use crate::pace::{Before, Pace};
 use crate::prepare::VersionFacts;
+use crate::revise::Revision;
 use crate::series_schema::SeriesSchema;
 use crate::tree_draft::TreeDraft;
 use crate::upkeep::{self, UpkeepMode};
@@ -81,6 +82,9 @@ pub(crate) enum Work {
     /// Files of a series in the place of others with the same rows. It is stale if one of these, or the
     /// series, has gone.
     Compact(Box<Compaction>),
+    /// A change of the data of a series, as a version. It is stale if it was planned without knowing of
+    /// something that it decides about.
+    Revise(Box<Revision>),
     /// Changes what is kept of the history.
     History(HistoryChange),
     /// Announces data files that are about to be deleted. It is stale if all are needed by now.
@@ -406,8 +410,15 @@ impl WriterTask {
     ) -> Result<(CommitDraft, Drafted), Snapshot> {
         let mut draft = Draft::new(&self.log, &self.env, self.own.get(), base.clone());
         let mut drafted = Vec::with_capacity(group.len());
-        for intent in group {
-            drafted.push(draft.add(&intent.work).await);
+        drafted.resize_with(group.len(), || Err(Rejected::Stale));
+        // A change of data knows nothing of appends of its own commit, so they come after it.
+        let is_first = |intent: &Intent| matches!(intent.work, Work::Revise(_));
+        for turn in [true, false] {
+            for (intent, drafted) in group.iter().zip(&mut drafted) {
+                if is_first(intent) == turn {
+                    *drafted = draft.add(&intent.work).await;
+                }
+            }
         }
         if drafted.iter().any(|member| matches!(member, Err(Rejected::Failed(_))))
             && let Ok(newest) = self.log.refresh().await
@@ -505,6 +516,7 @@ impl Work {
                 | TreeChange::Remove { path, .. },
             ) => path.clone(),
             Self::Compact(compaction) => compaction.path.clone(),
+            Self::Revise(revision) => revision.path.clone(),
             Self::Flush(_)
             | Self::Recover(_)
             | Self::Claim(_)
@@ -526,6 +538,7 @@ impl Work {
             Self::Append(appends) => of_appends(appends),
             Self::Recover(recovery) => of_appends(&recovery.appends),
             Self::Flush(flush) => flush.files.iter().map(|file| file.node).collect(),
+            Self::Revise(revision) => revision.files.put().map(|file| file.node).collect(),
             _ => Vec::new(),
         }
     }
@@ -545,6 +558,7 @@ impl Work {
             Self::Append(appends) => Some(appends.first()?.versions.first()?.1),
             Self::Flush(flush) => Some(flush.versions.first()?.transaction),
             Self::Recover(recovery) => Some(recovery.appends.first()?.versions.first()?.1),
+            Self::Revise(revision) => Some(revision.transaction),
             Self::Tree(_)
             | Self::Claim(_)
             | Self::Release(_)
@@ -646,6 +660,7 @@ impl<'a> Draft<'a> {
             Work::Merge(merged) => self.add_merge(merged).map(|()| Vec::new()),
             Work::Vacuum(expired) => self.add_vacuum(expired).map(|()| Vec::new()),
             Work::Compact(compaction) => self.add_compaction(compaction).await.map(|()| Vec::new()),
+            Work::Revise(revision) => self.add_revision(revision).await.map(|one| vec![one]),
             Work::History(change) => self.add_history(change).map(|()| Vec::new()),
             Work::VacuumFiles(doomed) => self.add_vacuum_files(doomed).await.map(|()| Vec::new()),
         };
@@ -857,6 +872,15 @@ impl<'a> Draft<'a> {
         let series = self.log.series(&self.base, node).await?;
         let known = |id: &TransactionId| series.find_transaction(*id).is_some();
         if append.given_ids.iter().any(known) { Err(Rejected::Stale) } else { Ok(()) }
+    }
+
+    /// Whether the draft has versions of a series.
+    pub(crate) fn has_appended(&self, node: NodeId) -> bool {
+        self.heads.contains_key(&node)
+    }
+
+    pub(crate) fn note_head(&mut self, node: NodeId, version: Version) {
+        self.heads.insert(node, version);
     }
 
     /// The newest version of the append's series, those of this draft included.

@@ -170,6 +170,14 @@ pub enum Error {
         /// The series.
         path: TreePath,
     },
+    /// A condition on rows cannot be evaluated.
+    #[error("the condition on rows of {path} cannot be evaluated: {reason}")]
+    Condition {
+        /// The series.
+        path: TreePath,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A data file is not what was written.
     #[error(
         "data file {object:?} of {path} ({versions}) is damaged: {reason}; restore it from a backup"

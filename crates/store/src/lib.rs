@@ -18,6 +18,7 @@
 //! | [`history`] | named snapshots, and what is let go of the history |
 //! | [`memory`] | how the memory budget is divided |
 //! | [`names`] | which objects never change |
+//! | [`revise`] | rows deleted and replaced, earlier versions restored |
 //! | [`tiers`] | how much is in memory and in the write-ahead log |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`vacuum`] | data files that nothing can read any more, deleted |
@@ -47,6 +48,7 @@ pub mod memory;
 pub mod names;
 pub mod owner;
 pub mod pages;
+pub mod revise;
 pub mod series_schema;
 pub mod tiers;
 pub mod upkeep;
@@ -76,6 +78,7 @@ pub use history::{ExpireRule, ExpiredSeries};
 pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierLimits, TierOptions, TierStatistics, WalDurability};
 pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
+pub use revise::{RevisionReceipt, RowCondition, RowFilter};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN, time_values};
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
 pub use tiers::{TierOwner, Tiers};

@@ -307,6 +307,12 @@ pub enum Op {
     Rename(u8, u8),
     /// Remove what is at a path.
     Remove(u8, bool),
+    /// Delete what lies between two slots, both included, and for which a condition holds.
+    Delete(u8, (u8, u8), Option<Condition>),
+    /// Put rows in the place of those between two slots, both included.
+    Replace(u8, (u8, u8), Vec<RawRow>),
+    /// Bring back an earlier version.
+    Restore(u8, prop::sample::Index),
     /// Merge the files of all series.
     Compact,
     /// Open the handle anew.
@@ -345,6 +351,8 @@ pub fn histories(
         let parts = (0..paths, 0..specs, batches());
         parts.prop_map(|(path, spec, rows)| Batch { path, spec, rows })
     };
+    let slots = || (0..SLOTS, 0..SLOTS).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let condition = || option::weighted(0.6, conditions());
     let op = prop_oneof![
         2 => (0..paths, 0..specs).prop_map(|(path, spec)| Op::Create(path, spec)),
         12 => batch().prop_map(Op::Append),
@@ -353,11 +361,24 @@ pub fn histories(
         2 => Just(Op::Repeat),
         1 => (0..paths, 0..paths).prop_map(|(from, to)| Op::Rename(from, to)),
         1 => (0..paths, any::<bool>()).prop_map(|(path, recursive)| Op::Remove(path, recursive)),
+        3 => (0..paths, slots(), condition()).prop_map(|(path, slots, c)| Op::Delete(path, slots, c)),
+        2 => (0..paths, slots(), batches(), any::<bool>())
+            .prop_map(|(path, slots, rows, stray)| Op::Replace(path, slots, inside(rows, slots, stray))),
+        2 => (0..paths, any::<prop::sample::Index>()).prop_map(|(path, to)| Op::Restore(path, to)),
         2 => Just(Op::Compact),
         2 => Just(Op::Reopen),
         3 => prop_oneof![-10_000_000_i64..0, 0_i64..10_000_000].prop_map(Op::Clock),
     ];
     vec((any::<bool>(), op).prop_map(|(second, op)| Step { second, op }), calls)
+}
+
+/// Rows moved between two slots, both included; with `stray`, some may stay outside.
+fn inside(mut rows: Vec<RawRow>, (first, last): (u8, u8), stray: bool) -> Vec<RawRow> {
+    let width = last - first + 1;
+    for row in rows.iter_mut().skip(usize::from(stray && width % 4 == 0)) {
+        row.slot = first + row.slot % width;
+    }
+    rows
 }
 
 /// A comparison.

@@ -5,7 +5,10 @@
 //! - versions are dense within a node; a path created again after removal is a new node;
 //! - a read yields (event time, key, version, position in the append);
 //! - with dedup, one row per (key, event time): the highest version, and within one append the later
-//!   row; null keys are equal to each other and come first.
+//!   row; null keys are equal to each other and come first;
+//! - a delete takes rows from all versions before it, and of a deduplicated series those that are shown,
+//!   with what they have replaced; a replace is a delete and an append in one; a restore brings the rows
+//!   of an earlier version back, in the order that they had.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
@@ -65,13 +68,23 @@ pub struct VersionedRow {
 /// One version.
 #[derive(Debug, Clone)]
 pub struct ModelVersion {
-    /// The rows it stored, in the order of the append, after dedup within the append.
+    /// What it did, as the log says it.
+    pub operation: &'static str,
+    /// The rows it stored, in the order of the append, after dedup within the append. Of a restore nothing
+    /// is said of that.
     pub rows: Vec<Row>,
+    /// The event times of what it changed, in nanoseconds.
+    pub range: Option<(i64, i64)>,
+    /// All rows after it, before dedup, if it did more than to add some.
+    state: Option<Vec<Placed>>,
     /// When it was recorded, in microseconds.
     pub write_time: i64,
     /// The path that the series had.
     pub path: String,
 }
+
+/// A row with its place, version and position.
+type Placed = ((i64, Vec<Cell>), i64, usize, Row);
 
 #[derive(Debug, Clone)]
 struct Series {
@@ -238,7 +251,9 @@ impl Model {
         } else {
             rows.to_vec()
         };
-        series.versions.push(ModelVersion { rows, write_time, path: path.to_owned() });
+        let range = span(rows.iter().map(|row| series.shape.nanos_of(row)));
+        let (operation, path, state) = ("append", path.to_owned(), None);
+        series.versions.push(ModelVersion { operation, rows, range, state, write_time, path });
         let version = i64::try_from(series.versions.len()).unwrap_or(i64::MAX);
         self.history.push((write_time, Arc::clone(&self.tree)));
         Ok(Some(version))
@@ -256,6 +271,111 @@ impl Model {
         write_time: i64,
     ) -> Result<Option<i64>, ModelError> {
         self.append_rows(path, shape, rows, write_time, false)
+    }
+
+    /// Deletes the rows in `range` for which `ends` holds, as one version; none if there are none.
+    ///
+    /// # Errors
+    /// If there is no series with a version.
+    pub fn delete(
+        &mut self,
+        path: &str,
+        range: TimeRange,
+        ends: impl Fn(&Row) -> bool,
+        write_time: i64,
+    ) -> Result<Option<i64>, ModelError> {
+        let (series, visible) = self.view(path, ModelAsOf::Head)?;
+        let shape = series.shape.clone();
+        let is_in = |row: &Row| within(range, shape.nanos_of(row)) && ends(row);
+        let shown = series.shown(visible);
+        let places: Vec<_> = shown.iter().filter(|(.., row)| is_in(row)).collect();
+        let (left, gone): (Vec<Placed>, Vec<Placed>) =
+            series.live(visible).into_iter().partition(|placed| match shape.dedup {
+                true => places.iter().all(|(place, ..)| *place != placed.0),
+                false => !is_in(&placed.3),
+            });
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let range = span(gone.iter().map(|(.., row)| shape.nanos_of(row)));
+        self.change(path, "delete", Vec::new(), range, left, write_time)
+    }
+
+    /// Whether a condition tells rows apart that nothing but their position does, so that their order is
+    /// lost.
+    #[must_use]
+    pub fn divides_equals(&self, path: &str, ends: impl Fn(&Row) -> bool) -> bool {
+        let Ok((series, visible)) = self.view(path, ModelAsOf::Head) else { return false };
+        let live = series.live(visible);
+        !series.shape.dedup
+            && live.windows(2).any(|two| two[0].0 == two[1].0 && ends(&two[0].3) != ends(&two[1].3))
+    }
+
+    /// Puts rows in the place of those in `range`, as one version; none if there are neither.
+    ///
+    /// # Errors
+    /// If there is no series with a version, or a row lies outside.
+    pub fn replace(
+        &mut self,
+        path: &str,
+        range: TimeRange,
+        rows: &[Row],
+        write_time: i64,
+    ) -> Result<Option<i64>, ModelError> {
+        let (series, visible) = self.view(path, ModelAsOf::Head)?;
+        let shape = series.shape.clone();
+        if rows.iter().any(|row| !within(range, shape.nanos_of(row))) {
+            return Err(ModelError::Invalid("a row lies outside".to_owned()));
+        }
+        let (gone, mut left): (Vec<Placed>, Vec<Placed>) = series
+            .live(visible)
+            .into_iter()
+            .partition(|(.., row)| within(range, shape.nanos_of(row)));
+        if gone.is_empty() && rows.is_empty() {
+            return Ok(None);
+        }
+        let rows = if shape.dedup { later_wins(&shape, rows) } else { rows.to_vec() };
+        let version = i64::try_from(visible + 1).unwrap_or(i64::MAX);
+        left.extend(shape.placed(&rows, version));
+        left.sort();
+        let all = gone.iter().map(|(.., row)| row).chain(&rows);
+        let range = span(all.map(|row| shape.nanos_of(row)));
+        self.change(path, "replace", rows, range, left, write_time)
+    }
+
+    /// Brings back the rows of an earlier version, as one version.
+    ///
+    /// # Errors
+    /// If there is no such series or version.
+    pub fn restore(
+        &mut self,
+        path: &str,
+        to: i64,
+        write_time: i64,
+    ) -> Result<Option<i64>, ModelError> {
+        let (series, visible) = self.view(path, ModelAsOf::Version(to))?;
+        let since = series.versions[visible..].iter().filter_map(|version| version.range);
+        let range = since.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)));
+        let back = series.live(visible);
+        self.change(path, "restore", Vec::new(), range, back, write_time)
+    }
+
+    fn change(
+        &mut self,
+        path: &str,
+        operation: &'static str,
+        rows: Vec<Row>,
+        range: Option<(i64, i64)>,
+        state: Vec<Placed>,
+        write_time: i64,
+    ) -> Result<Option<i64>, ModelError> {
+        let Some(Entry::Series(index)) = self.tree.get(path) else {
+            return Err(ModelError::NotFound(path.to_owned()));
+        };
+        let (series, state, path) = (&mut self.series[*index], Some(state), path.to_owned());
+        series.versions.push(ModelVersion { operation, rows, range, state, write_time, path });
+        self.history.push((write_time, Arc::clone(&self.tree)));
+        Ok(i64::try_from(series.versions.len()).ok())
     }
 
     /// Moves a series or a directory with all below it.
@@ -312,24 +432,9 @@ impl Model {
     ) -> Result<Vec<VersionedRow>, ModelError> {
         let (series, visible) = self.view(path, as_of)?;
         let shape = &series.shape;
-        let mut placed = Vec::new();
-        for (version, rows) in (1_i64..).zip(&series.versions[..visible]) {
-            for (position, row) in rows.rows.iter().enumerate() {
-                placed.push((shape.place_of(row), version, position, row.clone()));
-            }
-        }
-        placed.sort();
-        if shape.dedup {
-            // The last of equal places is the one of the highest version.
-            placed.reverse();
-            placed.dedup_by(|later, kept| later.0 == kept.0);
-            placed.reverse();
-        }
+        let placed = series.shown(visible);
         let rows = placed.into_iter().map(|(_, version, _, row)| VersionedRow { row, version });
-        let inside = |row: &VersionedRow| {
-            let nanos = shape.nanos_of(&row.row);
-            range.start().nanos() <= nanos && nanos <= range.end().nanos()
-        };
+        let inside = |row: &VersionedRow| within(range, shape.nanos_of(&row.row));
         Ok(rows.filter(inside).collect())
     }
 
@@ -347,8 +452,7 @@ impl Model {
         let mut versions = 0;
         let mut union: Option<(i64, i64)> = None;
         for version in &series.versions[..visible] {
-            let times = || version.rows.iter().map(|row| series.shape.nanos_of(row));
-            let (Some(min), Some(max)) = (times().min(), times().max()) else { continue };
+            let Some((min, max)) = version.range else { continue };
             if max < range.start().nanos() || min > range.end().nanos() {
                 continue;
             }
@@ -403,6 +507,51 @@ impl Model {
         }
         Ok((series, visible))
     }
+}
+
+impl Shape {
+    fn placed<'a>(&'a self, rows: &'a [Row], version: i64) -> impl Iterator<Item = Placed> + 'a {
+        let place = move |(position, row): (usize, &Row)| {
+            (self.place_of(row), version, position, row.clone())
+        };
+        rows.iter().enumerate().map(place)
+    }
+}
+
+impl Series {
+    /// All rows after so many versions, in order, before dedup.
+    fn live(&self, visible: usize) -> Vec<Placed> {
+        let visible = &self.versions[..visible];
+        let last = visible.iter().rposition(|version| version.state.is_some());
+        let mut live = last.and_then(|last| visible[last].state.clone()).unwrap_or_default();
+        let after = last.map_or(0, |last| last + 1);
+        for (index, version) in visible.iter().enumerate().skip(after) {
+            let number = i64::try_from(index + 1).unwrap_or(i64::MAX);
+            live.extend(self.shape.placed(&version.rows, number));
+        }
+        live.sort();
+        live
+    }
+
+    /// The rows after so many versions.
+    fn shown(&self, visible: usize) -> Vec<Placed> {
+        let mut placed = self.live(visible);
+        if self.shape.dedup {
+            // The last of equal places is the one of the highest version.
+            placed.reverse();
+            placed.dedup_by(|later, kept| later.0 == kept.0);
+            placed.reverse();
+        }
+        placed
+    }
+}
+
+fn within(range: TimeRange, nanos: i64) -> bool {
+    range.start().nanos() <= nanos && nanos <= range.end().nanos()
+}
+
+fn span(times: impl Iterator<Item = i64> + Clone) -> Option<(i64, i64)> {
+    times.clone().min().zip(times.max())
 }
 
 fn is_below(path: &str, of: &str) -> bool {

@@ -30,8 +30,11 @@ pub struct Change {
     pub write_time: WriteTime,
     /// Rows that it added.
     pub rows: u64,
-    /// Their event times.
+    /// The event times of what it changed: of the rows that it added, and of those that it ended.
     pub range: Option<TimeRange>,
+    /// What was asked for, as JSON, if it was more than to add rows: such as `from`, `to` and `where` of
+    /// a delete, and how many `rows_ended`.
+    pub detail: Option<String>,
     /// The commit that it landed with. Whoever has seen all changes of a commit can go on
     /// [after it](ChangeOptions::with_since) later.
     pub commit: CommitVersion,
@@ -47,6 +50,7 @@ impl From<VersionRow> for Change {
             write_time: row.timestamp,
             rows: row.rows,
             range: row.range,
+            detail: row.detail.as_deref().map(str::to_owned),
             commit: row.commit,
         }
     }

@@ -2,10 +2,10 @@
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tidelog_core::{EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath};
+use tidelog_core::{AsOf, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath};
 use tidelog_oplog::SeriesOptions;
 use tidelog_query::ReadOptions;
-use tidelog_store::{Append, AppendReceipt};
+use tidelog_store::{Append, AppendReceipt, RevisionReceipt};
 
 use crate::error::Result;
 use crate::store::Store;
@@ -110,6 +110,33 @@ impl WorkingDirectory {
     }
 }
 
+/// What to delete of a series. The default is all.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DeleteOptions {
+    /// Event times, both ends included; all if absent.
+    pub range: Option<TimeRange>,
+    /// A condition on rows, as SQL.
+    pub filter: Option<String>,
+}
+
+impl DeleteOptions {
+    /// Deletes only event times in `range`. Default: all.
+    #[must_use]
+    pub fn with_range(mut self, range: TimeRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// Deletes only rows for which the SQL condition holds; null is not true. It sees one row at a time,
+    /// and of a deduplicated series only rows that are shown. Default: all.
+    #[must_use]
+    pub fn with_filter(mut self, sql: impl Into<String>) -> Self {
+        self.filter = Some(sql.into());
+        self
+    }
+}
+
 /// Series from a working directory.
 #[async_trait]
 pub trait SeriesExt {
@@ -153,6 +180,54 @@ pub trait SeriesExt {
     /// # Errors
     /// The first thing that stands in the way of any of them.
     async fn append_atomic(&self, appends: Vec<SeriesAppend>) -> Result<Vec<AppendReceipt>>;
+
+    /// Deletes the rows with event times from `start` to `end`, both included, as one new version. As of
+    /// the versions before they stay readable. Where there are none, nothing is stored. A bare `i64`
+    /// counts nanoseconds since the epoch.
+    ///
+    /// # Errors
+    /// If there is no such series, the range is inverted, or another writer has the store for itself;
+    /// nothing is changed then, unless the kind is
+    /// [`OutcomeUnknown`](tidelog_core::ErrorKind::OutcomeUnknown).
+    async fn delete_series_data(
+        &self,
+        path: &str,
+        start: impl Into<EventTime> + Send,
+        end: impl Into<EventTime> + Send,
+    ) -> Result<RevisionReceipt>;
+
+    /// Deletes rows with options.
+    ///
+    /// # Errors
+    /// As [`delete_series_data`](Self::delete_series_data), and if the condition names a column that is
+    /// not there or cannot be told of a row by itself.
+    async fn delete_series_data_with_options(
+        &self,
+        path: &str,
+        options: &DeleteOptions,
+    ) -> Result<RevisionReceipt>;
+
+    /// Puts the rows of `batch` in the place of those with event times from `start` to `end`, both
+    /// included, as one new version. An empty batch only deletes.
+    ///
+    /// # Errors
+    /// As [`delete_series_data`](Self::delete_series_data), and if the batch does not fit the series or
+    /// has a row outside the range.
+    async fn replace_series_data(
+        &self,
+        path: &str,
+        start: impl Into<EventTime> + Send,
+        end: impl Into<EventTime> + Send,
+        batch: &RecordBatch,
+    ) -> Result<RevisionReceipt>;
+
+    /// Makes the rows of a series those that are readable as of an earlier point, as one new version. What
+    /// was done since stays readable as of its versions. Where nothing was done since, nothing is stored.
+    ///
+    /// # Errors
+    /// As [`delete_series_data`](Self::delete_series_data), and if the series cannot be read as of that
+    /// point.
+    async fn restore_series(&self, path: &str, to: &AsOf) -> Result<RevisionReceipt>;
 
     /// Reads the rows with event times from `start` to `end`, both included, in order of event
     /// time. A bare `i64` counts nanoseconds since the epoch.
@@ -216,6 +291,46 @@ impl SeriesExt for WorkingDirectory {
         let appends =
             appends.into_iter().map(|append| self.append_of(append)).collect::<Result<Vec<_>>>()?;
         Ok(self.store.engine().append_atomic(appends).await?)
+    }
+
+    async fn delete_series_data(
+        &self,
+        path: &str,
+        start: impl Into<EventTime> + Send,
+        end: impl Into<EventTime> + Send,
+    ) -> Result<RevisionReceipt> {
+        let options = DeleteOptions::default().with_range(TimeRange::try_new(start, end)?);
+        self.delete_series_data_with_options(path, &options).await
+    }
+
+    async fn delete_series_data_with_options(
+        &self,
+        path: &str,
+        options: &DeleteOptions,
+    ) -> Result<RevisionReceipt> {
+        let path = self.resolve(path)?;
+        let condition = match &options.filter {
+            Some(sql) => Some(self.store.queries().row_condition(&path, sql).await?),
+            None => None,
+        };
+        let range = options.range.unwrap_or(TimeRange::ALL);
+        Ok(self.store.engine().delete_rows(&path, range, condition).await?)
+    }
+
+    async fn replace_series_data(
+        &self,
+        path: &str,
+        start: impl Into<EventTime> + Send,
+        end: impl Into<EventTime> + Send,
+        batch: &RecordBatch,
+    ) -> Result<RevisionReceipt> {
+        let range = TimeRange::try_new(start, end)?;
+        let path = self.resolve(path)?;
+        Ok(self.store.engine().replace_rows(&path, range, batch.clone()).await?)
+    }
+
+    async fn restore_series(&self, path: &str, to: &AsOf) -> Result<RevisionReceipt> {
+        Ok(self.store.engine().restore(&self.resolve(path)?, to).await?)
     }
 
     async fn read_series_time_range(

@@ -43,7 +43,7 @@ pub use tidelog_storage::object_store;
 
 pub use builder::StoreBuilder;
 pub use changes::{Change, ChangeOptions, ChangeStream};
-pub use directory::{AppendResults, SeriesAppend, SeriesExt, WorkingDirectory};
+pub use directory::{AppendResults, DeleteOptions, SeriesAppend, SeriesExt, WorkingDirectory};
 pub use error::{Error, Result};
 pub use history::SnapshotInfo;
 pub use layout::{LayoutFile, SeriesLayout};
@@ -60,7 +60,7 @@ pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{
     AppendReceipt, CompactionReport, Durability, ExpireRule, ExpiredSeries, FileCount, FsckOptions,
-    FsckProgress, FsckReport, Maintained, Merge, Mode, Orphan, Reason, SeriesCompaction, TakenOver,
-    TierOwner, TierStatistics, Tiers, UpkeepMode, VacuumFile, VacuumOptions, VacuumReason,
-    VacuumReport, WalDurability,
+    FsckProgress, FsckReport, Maintained, Merge, Mode, Orphan, Reason, RevisionReceipt,
+    SeriesCompaction, TakenOver, TierOwner, TierStatistics, Tiers, UpkeepMode, VacuumFile,
+    VacuumOptions, VacuumReason, VacuumReport, WalDurability,
 };

@@ -54,8 +54,11 @@ pub struct VersionInfo {
     pub write_time: WriteTime,
     /// Rows that it added.
     pub rows: u64,
-    /// Their event times.
+    /// The event times of what it changed: of the rows that it added, and of those that it ended.
     pub range: Option<TimeRange>,
+    /// What was asked for, as JSON, if it was more than to add rows: such as `from`, `to` and `where` of
+    /// a delete, and how many `rows_ended`.
+    pub detail: Option<String>,
     /// The id of the write.
     pub transaction: TransactionId,
     /// Whether the series can be read as of it. If not, its history until then was
@@ -72,6 +75,7 @@ impl VersionInfo {
             write_time: row.timestamp,
             rows: row.rows,
             range: row.range,
+            detail: row.detail.as_deref().map(str::to_owned),
             transaction: row.transaction,
             readable: row.version >= first_readable,
         }

@@ -6,7 +6,9 @@
 
 use arrow::array::RecordBatch;
 use serde_json::{Value, json};
-use tidelog::{AppendReceipt, ErrorKind, SeriesAppend, SeriesExt, Store, WorkingDirectory};
+use tidelog::{
+    AppendReceipt, ErrorKind, SeriesAppend, SeriesExt, Store, TimeUnit, WorkingDirectory,
+};
 
 use crate::args::{AppendArgs, Globals};
 use crate::commands::{open, settle};
@@ -30,7 +32,8 @@ pub(super) async fn append(globals: &Globals, args: &AppendArgs) -> Result<()> {
         return Err(Error::usage("standard input can be read only once; name - once"));
     }
     let store = open(globals).await?;
-    let expected = expected(&store, args).await?;
+    let stated = args.time_column.clone();
+    let expected = expected(&store, &args.path, stated, args.unit).await?;
     let mut appender = Appender {
         directory: store.root(),
         args,
@@ -50,17 +53,21 @@ pub(super) async fn append(globals: &Globals, args: &AppendArgs) -> Result<()> {
 }
 
 /// What is known of the series before the first file is read.
-async fn expected(store: &Store, args: &AppendArgs) -> Result<Expected> {
-    let stated = args.time_column.clone();
-    match store.describe(&args.path).await {
+pub(super) async fn expected(
+    store: &Store,
+    path: &str,
+    stated: Option<String>,
+    unit: Option<TimeUnit>,
+) -> Result<Expected> {
+    match store.describe(path).await {
         Ok(series) => Ok(Expected {
             columns: series.schema,
             time_column: stated.or(series.options.time_column),
-            time_unit: args.unit.or(series.options.time_unit),
+            time_unit: unit.or(series.options.time_unit),
             keys: series.options.key_columns,
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(Expected { time_column: stated, time_unit: args.unit, ..Expected::default() })
+            Ok(Expected { time_column: stated, time_unit: unit, ..Expected::default() })
         }
         Err(error) => Err(error.into()),
     }

@@ -22,14 +22,14 @@ use crate::progress::grouped;
 const OPERATIONS: &str = "
     SELECT commit_version AS commit, timestamp, op, entry_type AS type, path,
            NULL AS version, NULL AS rows, NULL AS min_event_time, NULL AS max_event_time,
-           NULL AS readable
+           NULL AS detail, NULL AS readable
     FROM tidelog.tree
     UNION ALL
     SELECT commit_version, timestamp, op, 'FileSeries', path, version, rows,
-           min_event_time, max_event_time, readable
+           min_event_time, max_event_time, detail, readable
     FROM tidelog.versions
     UNION ALL
-    SELECT commit_version, timestamp, op, NULL, coalesce(path, detail), version, NULL, NULL, NULL, NULL
+    SELECT commit_version, timestamp, op, NULL, coalesce(path, detail), version, NULL, NULL, NULL, NULL, NULL
     FROM tidelog.store WHERE op IN ('snapshot', 'drop-snapshot', 'horizon')
     ORDER BY timestamp";
 
@@ -68,8 +68,9 @@ async fn follow(globals: &Globals, args: &LogArgs) -> Result<()> {
 
 fn change_words(change: &Change) -> String {
     let rows = if change.rows == 1 { "row" } else { "rows" };
+    let detail = change.detail.as_deref().map(|text| format!("  {text}")).unwrap_or_default();
     format!(
-        "{}  commit {}  {}  {} {}, {} {rows}  {}",
+        "{}  commit {}  {}  {} {}, {} {rows}  {}{detail}",
         change.write_time,
         change.commit,
         change.path,
@@ -89,8 +90,14 @@ fn change_json(change: &Change) -> Value {
         "timestamp": change.write_time.to_string(),
         "rows": change.rows,
         "event_times": range_json(change.range),
+        "detail": detail_json(change.detail.as_deref()),
         "commit": change.commit.number(),
     })
+}
+
+/// What was asked for as a document of its own.
+fn detail_json(detail: Option<&str>) -> Value {
+    detail.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
@@ -104,6 +111,7 @@ fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
     let written = TimestampMicrosecondArray::from_iter_values(written).with_timezone("UTC");
     let rows = versions.iter().map(|info| info.rows);
     let ops = versions.iter().map(|info| info.operation);
+    let details = versions.iter().map(|info| info.detail.as_deref());
     let readable = versions.iter().map(|info| Some(info.readable)).collect::<BooleanArray>();
     let transactions = versions.iter().map(|info| info.transaction.to_string());
     RecordBatch::try_from_iter([
@@ -113,6 +121,7 @@ fn batch(versions: &[VersionInfo]) -> Result<RecordBatch> {
         ("rows", Arc::new(UInt64Array::from_iter_values(rows))),
         ("min_event_time", times(|range| range.start().nanos())),
         ("max_event_time", times(|range| range.end().nanos())),
+        ("detail", Arc::new(details.collect::<StringArray>())),
         ("readable", Arc::new(readable)),
         ("transaction_id", Arc::new(StringArray::from_iter_values(transactions))),
     ])

@@ -8,6 +8,7 @@ mod history;
 mod layout;
 mod log;
 mod query;
+mod revise;
 mod store;
 mod tiers;
 mod tree;
@@ -58,6 +59,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
+        Command::Series(SeriesCommand::Delete(args)) => revise::delete(globals, &args).await,
+        Command::Series(SeriesCommand::Replace(args)) => revise::replace(globals, &args).await,
+        Command::Series(SeriesCommand::Restore(args)) => revise::restore(globals, &args).await,
         Command::Sql { statement, output } => query::sql(globals, statement, &output).await,
         Command::Demo(args) => demo(globals, &args).await,
     }

@@ -80,11 +80,13 @@ fn options(args: &QueryArgs) -> Result<ReadOptions> {
     Ok(options)
 }
 
-fn parse(error: impl Into<tidelog::Error>) -> tidelog::Error {
+/// An error of a value that cannot be read.
+pub(super) fn parse(error: impl Into<tidelog::Error>) -> tidelog::Error {
     error.into()
 }
 
-fn range(from: Option<&str>, to: Option<&str>) -> Result<Option<TimeRange>> {
+/// A range of event time as typed; `None` if neither end is.
+pub(super) fn range(from: Option<&str>, to: Option<&str>) -> Result<Option<TimeRange>> {
     if from.is_none() && to.is_none() {
         return Ok(None);
     }

@@ -7,29 +7,42 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::DecodeResult;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
-use tidelog_oplog::FileRow;
+use tidelog_oplog::{FileRow, Until};
 
 use crate::error::{Error, version_words};
 
 /// Files in order of event time, no two of which share an instant.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     files: VecDeque<Arc<FileRow>>,
     open: Option<(Arc<FileRow>, ParquetPushDecoder)>,
-    /// Where `__version` stands among the columns.
-    version: usize,
-    batch_rows: usize,
+    wanted: Wanted,
+}
+
+/// The columns that are read of files.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// As they come out. If `__until` is among them it is the last, and a file without that column has
+    /// there when all its rows ended, or the greatest number if they stand.
+    pub(crate) columns: SchemaRef,
+    /// Where `__version` stands among them.
+    pub(crate) version: usize,
+    /// Their places in the file, ascending; all columns if absent.
+    pub(crate) places: Option<Vec<usize>>,
+    /// Rows that are read at once.
+    pub(crate) batch_rows: usize,
 }
 
 /// What comes next of a chain.
-pub(super) enum Next {
+pub(crate) enum Next {
     Rows(RecordBatch),
     /// The metadata of this file, for `Chain::opened`.
     Open(Arc<FileRow>),
@@ -39,17 +52,17 @@ pub(super) enum Next {
 }
 
 impl Chain {
-    pub(super) fn new(files: VecDeque<Arc<FileRow>>, version: usize, batch_rows: usize) -> Self {
-        Self { files, open: None, version, batch_rows }
+    pub(crate) fn new(files: VecDeque<Arc<FileRow>>, wanted: Wanted) -> Self {
+        Self { files, open: None, wanted }
     }
 
-    pub(super) fn next(&mut self) -> Result<Next, Error> {
+    pub(crate) fn next(&mut self) -> Result<Next, Error> {
         let Some((file, decoder)) = &mut self.open else {
             return Ok(self.files.front().map_or(Next::End, |file| Next::Open(Arc::clone(file))));
         };
         match decoder.try_decode().map_err(|error| damaged(file, &error))? {
             DecodeResult::NeedsData(ranges) => Ok(Next::Fetch(ranges)),
-            DecodeResult::Data(rows) => Ok(Next::Rows(numbered(file, rows, self.version)?)),
+            DecodeResult::Data(rows) => Ok(Next::Rows(completed(file, rows, &self.wanted)?)),
             DecodeResult::Finished => {
                 self.open = None;
                 self.next()
@@ -58,17 +71,25 @@ impl Chain {
     }
 
     /// The metadata that was wanted.
-    pub(super) fn opened(&mut self, metadata: Arc<ParquetMetaData>) -> Result<(), Error> {
+    pub(crate) fn opened(&mut self, metadata: Arc<ParquetMetaData>) -> Result<(), Error> {
         let Some(file) = self.files.pop_front() else { return Ok(()) };
+        let projection = match &self.wanted.places {
+            Some(places) => {
+                let columns = metadata.file_metadata().schema_descr();
+                ProjectionMask::roots(columns, places.iter().copied())
+            }
+            None => ProjectionMask::all(),
+        };
         let decoder = ParquetPushDecoderBuilder::try_new_decoder(metadata)
-            .and_then(|builder| builder.with_batch_size(self.batch_rows).build())
+            .map(|builder| builder.with_batch_size(self.wanted.batch_rows))
+            .and_then(|builder| builder.with_projection(projection).build())
             .map_err(|error| damaged(&file, &error))?;
         self.open = Some((file, decoder));
         Ok(())
     }
 
     /// The bytes that were wanted.
-    pub(super) fn fetched(
+    pub(crate) fn fetched(
         &mut self,
         ranges: Vec<Range<u64>>,
         bytes: Vec<Bytes>,
@@ -78,20 +99,27 @@ impl Chain {
     }
 }
 
-/// Rows with their versions, which a file counts from its own base.
-fn numbered(file: &FileRow, rows: RecordBatch, version: usize) -> Result<RecordBatch, Error> {
-    let base = file.version_base;
+/// Rows with their versions, which a file counts from its own base, and with when they ended if that
+/// is wanted.
+fn completed(file: &FileRow, rows: RecordBatch, wanted: &Wanted) -> Result<RecordBatch, Error> {
+    let fail = |error: ArrowError| damaged(file, &error.into());
+    let Wanted { columns: schema, version, .. } = wanted;
     let mut columns = rows.columns().to_vec();
-    let numbers = columns.get_mut(version).and_then(|numbers| {
+    let numbers = columns.get_mut(*version).and_then(|numbers| {
+        let base = file.version_base;
         let known = numbers.as_primitive_opt::<Int64Type>()?;
         *numbers = Arc::new(known.unary::<_, Int64Type>(|number| number + base));
         Some(())
     });
     if numbers.is_none() {
-        let error = ArrowError::SchemaError("it has no column of versions".to_owned());
-        return Err(damaged(file, &error.into()));
+        return Err(fail(ArrowError::SchemaError("it has no column of versions".to_owned())));
     }
-    RecordBatch::try_new(rows.schema(), columns).map_err(|error| damaged(file, &error.into()))
+    if columns.len() + 1 == schema.fields().len() && !file.until.is_some_and(Until::is_of_each) {
+        let until = file.until.map_or(i64::MAX, |until| until.last().number());
+        columns.push(Arc::new(Int64Array::from_value(until, rows.num_rows())));
+        return RecordBatch::try_new(Arc::clone(schema), columns).map_err(fail);
+    }
+    RecordBatch::try_new(rows.schema(), columns).map_err(fail)
 }
 
 fn damaged(file: &FileRow, error: &ParquetError) -> Error {

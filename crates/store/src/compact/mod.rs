@@ -6,6 +6,7 @@
 //! | `input` | files as batches, which say what bytes they want |
 //! | `replaced` | rows that a later version has replaced, told apart |
 //! | `output` | merged rows cut into files |
+//! | `ending` | rows that end with a change of data told apart, and rows as of an earlier version |
 //! | `rewrite` | from files to files, in bounded memory |
 //! | `throttle` | bytes at no more than a rate |
 //! | `lane` | compaction in the background |
@@ -20,13 +21,14 @@
 //!
 //! What is *not* here: deleting the files that were replaced; readers may be at them.
 
-mod input;
+pub(crate) mod ending;
+pub(crate) mod input;
 mod lane;
 mod output;
-mod plan;
+pub(crate) mod plan;
 mod replaced;
-mod rewrite;
-mod throttle;
+pub(crate) mod rewrite;
+pub(crate) mod throttle;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use tidelog_oplog::{EntryType, FileRow, SeriesState};
 pub(crate) use self::lane::{Touched, spawn};
 pub use self::plan::Reason;
 use self::plan::{Eagerness, FileFacts, Goal, Job, plan};
-use self::rewrite::{Rewrite, rewrite};
+use self::rewrite::{Purpose, Rewrite, rewrite};
 use self::throttle::Throttle;
 use crate::commit::{Compaction, Rejected, WeakWriter, Work};
 use crate::engine::{Engine, Ground, schema_of};
@@ -163,6 +165,12 @@ impl Engine {
             compactor.small_step(&writer.downgrade(), node).await?;
         }
         Ok(())
+    }
+
+    /// Merges the files of one series, as [`Engine::compact`] does.
+    pub(crate) async fn compact_series(&self, node: NodeId, path: TreePath) -> Result<(), Error> {
+        let compactor = Compactor::new(self.ground(), self.compaction(), Throttle::default());
+        compactor.fully(&self.writer().downgrade(), node, path).await.map(drop)
     }
 
     async fn compactable(&self, pattern: &PathPattern) -> Result<Vec<(TreePath, NodeId)>, Error> {
@@ -345,10 +353,11 @@ impl Compactor {
             schema: found.schema.clone(),
             inputs: planned.inputs,
             job: planned.job,
+            purpose: Purpose::Merge,
         };
         let puts_since = self.ground.log.snapshot().next_commit();
         let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
-            Ok(outputs) => outputs,
+            Ok(written) => written.files,
             // A file was removed meanwhile, and has gone.
             Err(Error::FileExpired { .. }) => return Ok(Ended::GivenUp),
             Err(error @ Error::DamagedFile { .. }) => {

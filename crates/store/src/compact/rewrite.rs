@@ -7,6 +7,9 @@
 //!         └──── requests: async ────┘└──────────── work: on a thread that may block ───────────┘
 //! ```
 //!
+//! A change of data rewrites files in the same way: its rows are told apart once more, into those that
+//! stay and those that end, or are copied as they stood at an earlier version.
+//!
 //! The work says which bytes it wants and hands over files that are complete; requests are made between.
 //! Every page is checked against the log before it is decoded.
 
@@ -15,6 +18,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use parquet::file::metadata::ParquetMetaData;
@@ -22,10 +26,11 @@ use tidelog_core::{EventTime, FileId, NodeId, TimeRange, TreePath};
 use tidelog_merge::{MergeSpec, Merger, Step};
 use tidelog_oplog::{ColumnStats, FileRow};
 
-use super::input::{Chain, Next};
+use super::ending::{Earlier, Ending};
+use super::input::{Chain, Next, Wanted};
 use super::output::{Output, Shape};
 use super::plan::Job;
-use super::replaced::Replaced;
+use super::replaced::{Apart, Replaced};
 use super::throttle::Throttle;
 use crate::encode::EncodedFile;
 use crate::engine::Ground;
@@ -42,26 +47,47 @@ const FILE_BYTES_LEAST: usize = 16 << 20;
 /// What a value takes in memory at least, about.
 const VALUE_BYTES: usize = 16;
 
-/// Files of one series to be merged.
+/// Files of one series to be written anew.
 #[derive(Debug, Clone)]
-pub(super) struct Rewrite {
-    pub(super) path: TreePath,
-    pub(super) node: NodeId,
-    pub(super) schema: SeriesSchema,
-    /// All of rows that stand, or all of replaced rows.
-    pub(super) inputs: Vec<Arc<FileRow>>,
-    pub(super) job: Job,
+pub(crate) struct Rewrite {
+    pub(crate) path: TreePath,
+    pub(crate) node: NodeId,
+    pub(crate) schema: SeriesSchema,
+    /// All of rows that stand, or all of rows that have ended; to copy rows, either.
+    pub(crate) inputs: Vec<Arc<FileRow>>,
+    pub(crate) job: Job,
+    pub(crate) purpose: Purpose,
 }
 
-/// Writes the files that stand for the inputs; nothing names them yet.
-pub(super) async fn rewrite(
+/// What files are written anew for.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose {
+    /// To become fewer, or apart: the same rows come out.
+    Merge,
+    /// Some of their rows, all of which stand, end: these come out in files of their own.
+    End(Ending),
+    /// Their rows of an earlier version come out once more, as if they were all of one version.
+    Copy(Earlier),
+}
+
+/// Files that were written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rewritten {
+    /// Those that stand for the inputs.
+    pub(crate) files: Vec<FileRow>,
+    /// Those of rows that end.
+    pub(crate) ended: Vec<FileRow>,
+}
+
+/// Writes files out of others; nothing names them yet.
+pub(crate) async fn rewrite(
     ground: &Ground,
     rewrite: &Rewrite,
     throttle: &Throttle,
-) -> Result<Vec<FileRow>, Error> {
+) -> Result<Rewritten, Error> {
     let mut work = Work::new(rewrite)?;
     let mut readers: Vec<Option<FileReader>> = (0..work.chains.len()).map(|_| None).collect();
-    let mut rows = Vec::new();
+    let mut written = Rewritten::default();
     loop {
         let run = tokio::task::spawn_blocking(move || {
             let outcome = work.run();
@@ -80,12 +106,19 @@ pub(super) async fn rewrite(
                     work.given.push((chain, given));
                 }
             }
-            Outcome::File(file) => rows.push(put(ground, rewrite, *file, throttle).await?),
+            Outcome::File(file) => {
+                written.files.push(put(ground, rewrite, *file, throttle).await?);
+            }
+            Outcome::Ended(file) => {
+                written.ended.push(put(ground, rewrite, *file, throttle).await?);
+            }
             Outcome::Done => break,
         }
     }
-    check(rewrite, &rows)?;
-    Ok(rows)
+    if !matches!(rewrite.purpose, Purpose::Copy(_)) {
+        check(rewrite, &written)?;
+    }
+    Ok(written)
 }
 
 /// Makes the request that a chain wants.
@@ -124,21 +157,22 @@ async fn put(
 }
 
 /// What goes out must be what came in: rows, event times, versions.
-fn check(rewrite: &Rewrite, outputs: &[FileRow]) -> Result<(), Error> {
+fn check(rewrite: &Rewrite, written: &Rewritten) -> Result<(), Error> {
+    let outputs = || written.files.iter().chain(&written.ended);
     let fail = |reason: String| Err(Error::Compaction { path: rewrite.path.clone(), reason });
     let rows_in: u64 = rewrite.inputs.iter().map(|file| file.rows).sum();
-    let rows_out: u64 = outputs.iter().map(|file| file.rows).sum();
+    let rows_out: u64 = outputs().map(|file| file.rows).sum();
     if rows_in != rows_out {
         return fail(format!("{rows_in} rows went in and {rows_out} came out"));
     }
     let range = |a: TimeRange, b: TimeRange| a.union(&b);
     let times_in = rewrite.inputs.iter().map(|file| file.range).reduce(range);
-    let times_out = outputs.iter().map(|file| file.range).reduce(range);
+    let times_out = outputs().map(|file| file.range).reduce(range);
     if times_in != times_out {
         return fail(format!("event times {times_in:?} went in and {times_out:?} came out"));
     }
     let versions_in = rewrite.inputs.iter().map(|file| (file.min_version, file.max_version));
-    let versions_out = outputs.iter().map(|file| (file.min_version, file.max_version));
+    let versions_out = outputs().map(|file| (file.min_version, file.max_version));
     let span = |a: (_, _), b: (_, _)| (std::cmp::min(a.0, b.0), std::cmp::max(a.1, b.1));
     let (versions_in, versions_out) = (versions_in.reduce(span), versions_out.reduce(span));
     if versions_in != versions_out {
@@ -171,6 +205,8 @@ enum Given {
 enum Outcome {
     Wants(Vec<Want>),
     File(Box<EncodedFile>),
+    /// A file of rows that end.
+    Ended(Box<EncodedFile>),
     Done,
 }
 
@@ -180,42 +216,63 @@ struct Work {
     chains: Vec<Chain>,
     given: Vec<(usize, Given)>,
     merger: Merger,
-    /// Of rows of a deduplicated series that stand.
+    /// Rows of a deduplicated series that stand are told apart, and those that were replaced set aside.
     replaced: Option<(Replaced, Output)>,
+    /// Some of the rows that stand end.
+    ending: Option<(Ending, Output)>,
+    /// Of rows that are copied, which.
+    earlier: Option<Earlier>,
     output: Output,
     is_done: bool,
 }
 
 impl Work {
     fn new(rewrite: &Rewrite) -> Result<Self, Error> {
-        let Rewrite { path, schema, inputs, .. } = rewrite;
+        let Rewrite { path, schema, inputs, purpose, .. } = rewrite;
         let is_superseded = inputs.iter().any(|file| file.until.is_some());
-        let columns =
-            if is_superseded { schema.superseded_columns() } else { schema.stored_columns() };
+        let is_copy = matches!(purpose, Purpose::Copy(_));
+        let columns = match is_superseded || is_copy {
+            true => schema.superseded_columns(),
+            false => schema.stored_columns(),
+        };
         let version = schema.columns().fields().len();
         let batch_rows = batch_rows(inputs, columns.fields().len());
-        let chains: Vec<Chain> = chains(inputs)
-            .into_iter()
-            .map(|files| Chain::new(files, version, batch_rows))
-            .collect();
+        let wanted = Wanted { columns: Arc::clone(&columns), version, places: None, batch_rows };
+        let chains: Vec<Chain> =
+            chains(inputs).into_iter().map(|files| Chain::new(files, wanted.clone())).collect();
         let spec = MergeSpec::new(Arc::clone(&columns), schema.time_index())
             .with_keys(schema.keys().to_vec())
             .with_version(version)
             .with_batch_rows(batch_rows);
         let merger = Merger::try_new(spec, chains.len()).map_err(|error| broken(path, &error))?;
-        let shape = shape(rewrite, columns);
-        let replaced = (schema.dedup() && !is_superseded).then(|| {
+        let shape = shape(rewrite, if is_copy { schema.stored_columns() } else { columns });
+        let sets_aside = match purpose {
+            Purpose::Merge => schema.dedup() && !is_superseded,
+            Purpose::End(ending) => schema.dedup() && ending.is_of_shown_rows(),
+            Purpose::Copy(_) => schema.dedup(),
+        };
+        let replaced = sets_aside.then(|| {
             let columns = schema.superseded_columns();
             // Of replaced rows there are few; they need not lie in files of their own per slot.
             let shape = Shape { columns, cuts: VecDeque::new(), ..shape.clone() };
             (Replaced::new(path.clone(), schema.clone()), Output::new(shape))
         });
+        let ending = match purpose {
+            Purpose::End(ending) => Some((ending.clone(), Output::new(shape.clone()))),
+            _ => None,
+        };
+        let earlier = match purpose {
+            Purpose::Copy(earlier) => Some(earlier.clone()),
+            _ => None,
+        };
         Ok(Self {
             path: path.clone(),
             chains,
             given: Vec::new(),
             merger,
             replaced,
+            ending,
+            earlier,
             output: Output::new(shape),
             is_done: false,
         })
@@ -231,7 +288,7 @@ impl Work {
         }
         loop {
             if let Some(file) = self.take_ready() {
-                return Ok(Outcome::File(Box::new(file)));
+                return Ok(file);
             }
             if self.is_done {
                 return Ok(Outcome::Done);
@@ -249,9 +306,14 @@ impl Work {
         }
     }
 
-    fn take_ready(&mut self) -> Option<EncodedFile> {
+    fn take_ready(&mut self) -> Option<Outcome> {
+        let ended = self.ending.as_mut().and_then(|(_, output)| output.take_ready());
+        if let Some(file) = ended {
+            return Some(Outcome::Ended(Box::new(file)));
+        }
         let replaced = self.replaced.as_mut().and_then(|(_, output)| output.take_ready());
-        replaced.or_else(|| self.output.take_ready())
+        let file = replaced.or_else(|| self.output.take_ready())?;
+        Some(Outcome::File(Box::new(file)))
     }
 
     /// Gives the merge rows of all chains that it waits for; what these want for that.
@@ -276,24 +338,48 @@ impl Work {
         Ok(wants)
     }
 
-    fn take(&mut self, rows: arrow::array::RecordBatch) -> Result<(), Error> {
-        let Some((replaced, set_aside)) = &mut self.replaced else {
-            return self.output.write(rows);
+    fn take(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        let rows = match &self.earlier {
+            Some(earlier) => earlier.visible(&rows)?,
+            None => rows,
         };
-        if let Some(apart) = replaced.next(rows)? {
-            self.output.write(apart.standing)?;
+        let Some((replaced, _)) = &mut self.replaced else { return self.stand(rows) };
+        match replaced.next(rows)? {
+            Some(apart) => self.take_apart(apart),
+            None => Ok(()),
+        }
+    }
+
+    fn take_apart(&mut self, apart: Apart) -> Result<(), Error> {
+        // Of rows that are copied those that were replaced stay where they are.
+        if let (Some((_, set_aside)), None) = (&mut self.replaced, &self.earlier) {
             set_aside.write(apart.replaced)?;
         }
-        Ok(())
+        self.stand(apart.standing)
+    }
+
+    /// Takes rows that were not replaced.
+    fn stand(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        if let Some(earlier) = &self.earlier {
+            return self.output.write(earlier.renumbered(rows)?);
+        }
+        let Some((ending, ended)) = &mut self.ending else { return self.output.write(rows) };
+        let (stay, end) = ending.apart(&rows)?;
+        ended.write(end)?;
+        self.output.write(stay)
     }
 
     fn finish(&mut self) -> Result<(), Error> {
-        if let Some((replaced, set_aside)) = &mut self.replaced {
-            if let Some(apart) = replaced.finish()? {
-                self.output.write(apart.standing)?;
-                set_aside.write(apart.replaced)?;
-            }
+        if let Some((replaced, _)) = &mut self.replaced
+            && let Some(apart) = replaced.finish()?
+        {
+            self.take_apart(apart)?;
+        }
+        if let Some((_, set_aside)) = &mut self.replaced {
             set_aside.finish()?;
+        }
+        if let Some((_, ended)) = &mut self.ending {
+            ended.finish()?;
         }
         self.output.finish()?;
         self.is_done = true;
@@ -302,7 +388,7 @@ impl Work {
 }
 
 /// Files as few chains of files that share no instant.
-fn chains(files: &[Arc<FileRow>]) -> Vec<VecDeque<Arc<FileRow>>> {
+pub(crate) fn chains(files: &[Arc<FileRow>]) -> Vec<VecDeque<Arc<FileRow>>> {
     let mut files: Vec<&Arc<FileRow>> = files.iter().collect();
     files.sort_by_key(|file| (file.range.start(), file.range.end(), file.min_version));
     let mut chains: Vec<VecDeque<Arc<FileRow>>> = Vec::new();

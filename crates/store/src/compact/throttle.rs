@@ -4,17 +4,17 @@ use std::time::Duration;
 
 /// A rate; without one it never waits.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     bytes_per_second: Option<u64>,
 }
 
 impl Throttle {
-    pub(super) const fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) const fn new(bytes_per_second: Option<u64>) -> Self {
         Self { bytes_per_second }
     }
 
     /// Waits as long as so many bytes take.
-    pub(super) async fn spend(&self, bytes: u64) {
+    pub(crate) async fn spend(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second else { return };
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(rate.max(1));
         let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
