@@ -211,6 +211,23 @@ async fn a_compacted_series_is_read_from_one_file() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_deleted_rows_are_pruned_at_head_and_read_as_of_before() -> Result<()> {
+    let fixture = Fixture::hourly().await?;
+    let root = fixture.store.root();
+    // Two files whole and half of one.
+    root.delete_series_data("/s", 2 * HOUR * 1000, (4 * HOUR + HOUR / 2) * 1000 - 1).await?;
+    let statement = "SELECT time, value FROM \"/s\" ORDER BY time";
+    assert_snapshot!("deleted_at_head", fixture.plan(statement).await?);
+    fixture.opened();
+    assert_eq!(fixture.sql(statement).await?.iter().map(RecordBatch::num_rows).sum::<usize>(), 450);
+    assert!(fixture.opened().0 <= 8);
+    let before = "SELECT time, value FROM series('/s', 'v10') ORDER BY time";
+    assert_snapshot!("deleted_as_of_before", fixture.plan(before).await?);
+    assert_eq!(fixture.sql(before).await?.iter().map(RecordBatch::num_rows).sum::<usize>(), 600);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_rows_come_from_the_oldest_file() -> Result<()> {
     let fixture = Fixture::hourly().await?;
     fixture.opened();

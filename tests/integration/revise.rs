@@ -119,6 +119,10 @@ fn files_that_end_whole_are_not_written_anew_and_not_opened_at_head() {
             touched(counting.take()).into_iter().map(|(_, path)| path).collect();
         assert_eq!(opened.len(), 2, "those that have ended are not opened");
         assert_eq!(seen(&fresh, version(4)).await.unwrap().len(), 40);
+        delete(&fresh, 30, 100).await.unwrap();
+        let range = fresh.describe(PATH).await.unwrap().range;
+        assert_eq!(range, Some(TimeRange::try_new(0, 9 * MICRO).unwrap()));
+        fresh.root().restore_series(PATH, &version(5)).await.unwrap();
         let versions = fresh.versions(PATH).await.unwrap();
         let detail = versions[4].detail.as_deref().unwrap();
         assert_eq!((versions[4].operation, versions[4].rows), ("delete", 0));
@@ -127,7 +131,7 @@ fn files_that_end_whole_are_not_written_anew_and_not_opened_at_head() {
 
         // The objects are needed as long as anything can read them, and no longer.
         let kept = fresh.vacuum(&at_once()).await.unwrap();
-        assert_eq!((kept.total().files, kept.needed.files), (0, 4));
+        assert_eq!((kept.total().files, kept.needed.files), (0, 5));
         fresh.compact(PATH).await.unwrap();
         assert_eq!(seen(&fresh, version(4)).await.unwrap().len(), 40);
         assert_eq!(head(&fresh).await, left);
@@ -136,6 +140,33 @@ fn files_that_end_whole_are_not_written_anew_and_not_opened_at_head() {
         assert_eq!(data_files(&place).await.len(), 1);
         assert_eq!(head(&builder(&place).open().await.unwrap()).await, left);
         intact(&place).await.unwrap();
+    });
+}
+
+/// Of an object that is needed under another id its loss is damage, also to who reads an older state.
+#[test]
+fn an_object_that_has_ended_and_is_lost_is_damage() {
+    runtime().block_on(async {
+        let place = memory();
+        let store = builder(&place).create().await.unwrap();
+        append(&store, 1, 0..10).await;
+        append(&store, 2, 10..20).await;
+        let hour = std::time::Duration::from_secs(3600);
+        let stale = builder(&place).with_max_staleness(hour).open().await.unwrap();
+        assert_eq!(stale.describe(PATH).await.unwrap().version, Version::new(2));
+        let objects = data_files(&place).await;
+        delete(&store, 0, 100).await.unwrap();
+        for object in &objects {
+            place.delete(&Path::from(object.as_str())).await.unwrap();
+        }
+        let found = stale.root().read_series_all(PATH).await;
+        let error = match found {
+            Ok(stream) => stream.try_collect::<Vec<_>>().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+        let report = builder(&place).fsck(false).await.unwrap();
+        assert_eq!(report.damage.len(), 2, "{:?}", report.damage);
     });
 }
 

@@ -83,7 +83,8 @@ mod tests {
     use super::*;
     use crate::encode::to_batch;
     use crate::row::{
-        EntryType, FileOp, FileRow, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
+        EntryType, FileOp, FileRow, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionOp,
+        VersionRow,
     };
     use crate::schema::log_schema;
     use crate::{FileOrder, SeriesOptions};
@@ -121,7 +122,7 @@ mod tests {
                 range: Some(range).filter(|_| number != 2),
                 time_column: "t\u{1}\t".into(),
                 transaction: TransactionId::random(&SystemRandomness),
-                detail: None,
+                detail: (number == 3).then(|| "{\"where\":\"a = 'b\\n'\"}".into()),
                 commit,
             }));
             rows.push(Row::File(FileRow {
@@ -144,7 +145,11 @@ mod tests {
                 version_base: number,
                 partition: None,
                 order: FileOrder::Time,
-                until: None,
+                until: match number {
+                    1 => None,
+                    2 => Some(Until::All(Version::new(9))),
+                    _ => Some(Until::Each { first: Version::new(5), last: Version::new(9) }),
+                },
                 unique: number == 1,
                 column_stats: Vec::new().into(),
                 commit,
@@ -184,6 +189,8 @@ mod tests {
             line.replace("\"kind\":\"file\"", "\"kind\":\"else\""),
             line.replace("\"size\":1", "\"size\":-1"),
             line.replace("\"size\":1", "\"size\":\"one\""),
+            line.replace("\"size\":1", "\"size\":1,\"min_until\":4"),
+            line.replace("\"size\":1", "\"size\":1,\"min_until\":4,\"max_until\":5"),
             line.replace("\"timestamp\":\"", "\"timestamp\":\"x"),
             line.replace("\"page_hashes\":\"00", "\"page_hashes\":\"0"),
             line.replace("\"page_hashes\":\"00", "\"page_hashes\":\"0ü"),

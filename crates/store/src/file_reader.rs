@@ -169,7 +169,9 @@ impl FileReader {
         let log = &self.readers.log;
         let is_live = async {
             let series = log.series(&log.refresh().await?, self.file.node).await?;
-            Ok::<bool, Error>(series.files().any(|file| file.file == self.file.file))
+            // By now the log may speak of the object under another id.
+            let object = &self.file.location;
+            Ok::<bool, Error>(series.files().any(|file| file.location == *object))
         };
         match is_live.await {
             Ok(false) => Error::FileExpired {

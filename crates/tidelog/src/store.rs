@@ -109,7 +109,7 @@ pub struct SeriesDescription {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The event times of its rows.
+    /// The event times of its rows at head.
     pub range: Option<TimeRange>,
 }
 
@@ -419,7 +419,8 @@ impl Store {
         let path = TreePath::parse(path)?;
         let (head, node, series) = self.series_node(&path).await?;
         let schema = tidelog_store::schema_of(&path, &node)?;
-        let ranges = series.files().map(|file| file.range).chain(head.hot_range(node.id));
+        let standing = series.files().filter(|file| file.until.is_none());
+        let ranges = standing.map(|file| file.range).chain(head.hot_range(node.id));
         let range = ranges.reduce(|a, b| a.union(&b));
         Ok(SeriesDescription {
             path,
