@@ -86,7 +86,7 @@ mod tests {
         EntryType, FileOp, FileRow, StoreOp, StoreRow, TreeOp, TreeRow, VersionOp, VersionRow,
     };
     use crate::schema::log_schema;
-    use crate::{FileOrder, SeriesOptions};
+    use crate::{Codec, FileOrder, SeriesOptions};
 
     const PATHS: [&str; 4] = ["/a.series", "/\"quoted\"/ü.series", "/back\\slash", "/ taken "];
 
@@ -146,6 +146,9 @@ mod tests {
                 until: None,
                 unique: number == 1,
                 column_stats: Vec::new().into(),
+                codec: Codec::Auto,
+                row_group_rows: 0,
+                runs: [].into(),
                 commit,
             }));
         }

@@ -81,6 +81,11 @@ pub(crate) struct WideRow<'a> {
     pub(crate) max_until: Option<i64>,
     #[serde(default, deserialize_with = "hexadecimal")]
     pub(crate) column_stats: Option<Cow<'a, [u8]>>,
+    #[serde(borrow, default)]
+    pub(crate) codec: Option<Text<'a>>,
+    pub(crate) row_group_rows: Option<i64>,
+    #[serde(default, deserialize_with = "hexadecimal")]
+    pub(crate) sorted_runs: Option<Cow<'a, [u8]>>,
 }
 
 /// Microseconds since 1970 of a time as JSON has it.
@@ -141,6 +146,9 @@ pub(crate) struct Columns<'a> {
     min_until: &'a Int64Array,
     max_until: &'a Int64Array,
     column_stats: &'a BinaryArray,
+    codec: Option<&'a StringArray>,
+    row_group_rows: Option<&'a Int64Array>,
+    sorted_runs: Option<&'a BinaryArray>,
 }
 
 pub(crate) fn array<'a, A: Array + 'static>(
@@ -152,6 +160,15 @@ pub(crate) fn array<'a, A: Array + 'static>(
     array
         .and_then(|array| array.as_any().downcast_ref())
         .ok_or_else(|| Error::part(object, format!("column {name} is missing or of another type")))
+}
+
+/// A column that parts of older builds do not have.
+fn later_array<'a, A: Array + 'static>(
+    object: &str,
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<Option<&'a A>, Error> {
+    batch.column_by_name(name).map(|_| array(object, batch, name)).transpose()
 }
 
 impl<'a> Columns<'a> {
@@ -192,6 +209,9 @@ impl<'a> Columns<'a> {
             min_until: array(object, batch, column::MIN_UNTIL)?,
             max_until: array(object, batch, column::MAX_UNTIL)?,
             column_stats: array(object, batch, column::COLUMN_STATS)?,
+            codec: later_array(object, batch, column::CODEC)?,
+            row_group_rows: later_array(object, batch, column::ROW_GROUP_ROWS)?,
+            sorted_runs: later_array(object, batch, column::SORTED_RUNS)?,
         })
     }
 
@@ -232,6 +252,9 @@ impl<'a> Columns<'a> {
             min_until: long(self.min_until, row),
             max_until: long(self.max_until, row),
             column_stats: binary(self.column_stats, row),
+            codec: self.codec.and_then(|values| text(values, row)),
+            row_group_rows: self.row_group_rows.and_then(|values| long(values, row)),
+            sorted_runs: self.sorted_runs.and_then(|values| binary(values, row)),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! come out in order, or a cluster, packed into as few *chains* as its depth of overlap, that must
 //! be merged. Merging happens only inside clusters.
 //!
+//! A file that is ordered by key is, where order matters, as many parts as it has stretches in order of
+//! event time, mostly one for each key: a cluster of its own.
+//!
 //! Chains are found by interval partitioning: take files by their start and put each behind the
 //! chain that ended first, if it ended before (J. Kleinberg, É. Tardos, *Algorithm Design*, 4.1).
 
@@ -25,8 +28,8 @@ pub(crate) enum Segment {
 impl Segment {
     pub(crate) fn rows(&self) -> u64 {
         match self {
-            Self::Run(files) => files.iter().map(|file| file.row.rows).sum(),
-            Self::Cluster(chains) => chains.iter().flatten().map(|file| file.row.rows).sum(),
+            Self::Run(files) => files.iter().map(ScanFile::rows).sum(),
+            Self::Cluster(chains) => chains.iter().flatten().map(ScanFile::rows).sum(),
         }
     }
 }
@@ -47,9 +50,26 @@ pub(crate) fn by_time(mut files: Vec<ScanFile>) -> Vec<ScanFile> {
     files
 }
 
-/// The segments of files that are in order of event time. With `dedup`, a file that is not clean is
-/// a cluster of its own, to be deduplicated.
-pub(crate) fn segments(files: Vec<ScanFile>, ties: Ties, dedup: bool) -> Vec<Segment> {
+/// What segments are for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose {
+    pub(crate) ties: Ties,
+    /// Rows are deduplicated: a file that is not clean is a cluster of its own.
+    pub(crate) dedup: bool,
+    /// Rows come out in order of event time.
+    pub(crate) ordered: bool,
+}
+
+impl Purpose {
+    /// Whether a file that overlaps no other is read as it is.
+    fn takes(&self, file: &ScanFile) -> bool {
+        (file.clean || !self.dedup) && (file.is_in_time_order() || !self.ordered)
+    }
+}
+
+/// The segments of files, which are given by their starts.
+pub(crate) fn segments(files: Vec<ScanFile>, purpose: Purpose) -> Vec<Segment> {
+    let ties = purpose.ties;
     let mut segments = Vec::new();
     let mut run = Vec::new();
     let mut cluster: Vec<ScanFile> = Vec::new();
@@ -60,11 +80,11 @@ pub(crate) fn segments(files: Vec<ScanFile>, ties: Ties, dedup: bool) -> Vec<Seg
             Ties::Ordered => file.range().start() <= end,
         });
         if !joins {
-            flush(&mut cluster, &mut run, &mut segments, ties, dedup);
+            flush(&mut cluster, &mut run, &mut segments, purpose);
         }
         cluster.push(file);
     }
-    flush(&mut cluster, &mut run, &mut segments, ties, dedup);
+    flush(&mut cluster, &mut run, &mut segments, purpose);
     if !run.is_empty() {
         segments.push(Segment::Run(run));
     }
@@ -75,18 +95,18 @@ fn flush(
     cluster: &mut Vec<ScanFile>,
     run: &mut Vec<ScanFile>,
     segments: &mut Vec<Segment>,
-    ties: Ties,
-    dedup: bool,
+    purpose: Purpose,
 ) {
     let files = std::mem::take(cluster);
     match files.as_slice() {
         [] => {}
-        [only] if only.clean || !dedup => run.extend(files),
+        [only] if purpose.takes(only) => run.extend(files),
         _ => {
             if !run.is_empty() {
                 segments.push(Segment::Run(std::mem::take(run)));
             }
-            segments.push(Segment::Cluster(chains(files, ties)));
+            let parts = files.into_iter().flat_map(ScanFile::in_time_order).collect();
+            segments.push(Segment::Cluster(chains(parts, purpose.ties)));
         }
     }
 }

@@ -12,7 +12,8 @@ use datafusion::physical_expr::{
 };
 use datafusion::physical_plan::SortOrderPushdownResult;
 
-use super::layout::{Segment, Ties, join_runs, segments};
+use super::files::Part;
+use super::layout::{Purpose, Segment, Ties, join_runs, segments};
 use super::source::{Layout, SeriesSource};
 
 /// More overlapping chains than this are sorted, which can spill, rather than merged.
@@ -23,8 +24,18 @@ impl SeriesSource {
     /// than is sensible, or has no common time column.
     pub(crate) fn into_ordered(self) -> Option<Self> {
         self.facts.roles.time.as_ref()?;
-        let (ties, dedup) = (self.ties(), self.facts.roles.dedup);
-        let segments = join_runs(segments(self.facts.by_time.clone(), ties, dedup));
+        let purpose = Purpose { ties: self.ties(), dedup: self.facts.roles.dedup, ordered: true };
+        let segments = join_runs(segments(self.facts.by_time.clone(), purpose));
+        let is_sorted = |segment: &Segment| match segment {
+            Segment::Run(_) => false,
+            Segment::Cluster(chains) => {
+                chains.iter().flatten().any(|file| file.part == Part::Sorted)
+            }
+        };
+        // What has to be sorted in part is as well sorted as a whole, where the limit is known.
+        if segments.iter().any(is_sorted) {
+            return None;
+        }
         let width = |segment: &Segment| match segment {
             Segment::Run(_) => 1,
             Segment::Cluster(chains) => chains.len(),

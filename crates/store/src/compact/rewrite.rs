@@ -10,37 +10,23 @@
 //! The work says which bytes it wants and hands over files that are complete; requests are made between.
 //! Every page is checked against the log before it is decoded.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::ops::Range;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use arrow::datatypes::SchemaRef;
 use futures::future::try_join_all;
-use parquet::file::metadata::ParquetMetaData;
-use tidelog_core::{EventTime, FileId, NodeId, TimeRange, TreePath};
-use tidelog_merge::{MergeSpec, Merger, Step};
-use tidelog_oplog::{ColumnStats, FileRow};
+use tidelog_core::{FileId, NodeId, TimeRange, TreePath};
+use tidelog_oplog::{FileOrder, FileRow};
 
-use super::input::{Chain, Next};
-use super::output::{Output, Shape};
 use super::plan::Job;
-use super::replaced::Replaced;
+use super::sliced::SlicedWork;
 use super::throttle::Throttle;
+use super::work::{Given, Outcome, TimeWork, Want};
 use crate::encode::EncodedFile;
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::file_reader::FileReader;
 use crate::series_schema::SeriesSchema;
-
-const BATCH_ROWS_MAX: usize = 8192;
-const BATCH_ROWS_MIN: usize = 256;
-/// A batch takes about so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
-/// Below this the bytes of a file cannot be told while it is written.
-const FILE_BYTES_LEAST: usize = 16 << 20;
-/// What a value takes in memory at least, about.
-const VALUE_BYTES: usize = 16;
 
 /// Files of one series to be merged.
 #[derive(Debug, Clone)]
@@ -51,6 +37,29 @@ pub(super) struct Rewrite {
     /// All of rows that stand, or all of replaced rows.
     pub(super) inputs: Vec<Arc<FileRow>>,
     pub(super) job: Job,
+    /// Bytes of rows that may wait in memory to be brought into another order.
+    pub(super) sort_bytes: usize,
+}
+
+impl Rewrite {
+    /// Whether the rows have been replaced.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.inputs.iter().any(|file| file.until.is_some())
+    }
+
+    /// The columns of the inputs.
+    pub(super) fn columns(&self) -> SchemaRef {
+        match self.is_superseded() {
+            true => self.schema.superseded_columns(),
+            false => self.schema.stored_columns(),
+        }
+    }
+
+    /// Whether rows have to be brought into another order than that of event time, or out of it.
+    pub(super) fn is_by_key(&self) -> bool {
+        self.schema.layout().order == FileOrder::KeyTime
+            || self.inputs.iter().any(|file| file.order == FileOrder::KeyTime)
+    }
 }
 
 /// Writes the files that stand for the inputs; nothing names them yet.
@@ -60,7 +69,7 @@ pub(super) async fn rewrite(
     throttle: &Throttle,
 ) -> Result<Vec<FileRow>, Error> {
     let mut work = Work::new(rewrite)?;
-    let mut readers: Vec<Option<FileReader>> = (0..work.chains.len()).map(|_| None).collect();
+    let mut readers: HashMap<usize, FileReader> = HashMap::new();
     let mut rows = Vec::new();
     loop {
         let run = tokio::task::spawn_blocking(move || {
@@ -72,12 +81,12 @@ pub(super) async fn rewrite(
         match outcome? {
             Outcome::Wants(wants) => {
                 let asked = wants.into_iter().map(|want| {
-                    let reader = readers.get_mut(want.chain()).and_then(Option::take);
+                    let reader = readers.remove(&want.chain());
                     answer(ground, want, reader, throttle)
                 });
                 for (chain, reader, given) in try_join_all(asked).await? {
-                    readers[chain] = Some(reader);
-                    work.given.push((chain, given));
+                    readers.insert(chain, reader);
+                    work.give(chain, given);
                 }
             }
             Outcome::File(file) => rows.push(put(ground, rewrite, *file, throttle).await?),
@@ -147,229 +156,34 @@ fn check(rewrite: &Rewrite, outputs: &[FileRow]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a chain wants.
-enum Want {
-    Open(usize, Arc<FileRow>),
-    Fetch(usize, Vec<Range<u64>>),
-}
-
-impl Want {
-    const fn chain(&self) -> usize {
-        match self {
-            Self::Open(chain, _) | Self::Fetch(chain, _) => *chain,
-        }
-    }
-}
-
-/// What it was given.
-enum Given {
-    Opened(Arc<ParquetMetaData>),
-    Fetched(Vec<Range<u64>>, Vec<Bytes>),
-}
-
-/// Why the work has stopped.
-enum Outcome {
-    Wants(Vec<Want>),
-    File(Box<EncodedFile>),
-    Done,
-}
-
 /// Decoding, merging and encoding.
-struct Work {
-    path: TreePath,
-    chains: Vec<Chain>,
-    given: Vec<(usize, Given)>,
-    merger: Merger,
-    /// Of rows of a deduplicated series that stand.
-    replaced: Option<(Replaced, Output)>,
-    output: Output,
-    is_done: bool,
+enum Work {
+    /// All files are in order of event time, and so is what is written.
+    InTime(TimeWork),
+    /// Some are ordered by key.
+    Sliced(Box<SlicedWork>),
 }
 
 impl Work {
     fn new(rewrite: &Rewrite) -> Result<Self, Error> {
-        let Rewrite { path, schema, inputs, .. } = rewrite;
-        let is_superseded = inputs.iter().any(|file| file.until.is_some());
-        let columns =
-            if is_superseded { schema.superseded_columns() } else { schema.stored_columns() };
-        let version = schema.columns().fields().len();
-        let batch_rows = batch_rows(inputs, columns.fields().len());
-        let chains: Vec<Chain> = chains(inputs)
-            .into_iter()
-            .map(|files| Chain::new(files, version, batch_rows))
-            .collect();
-        let spec = MergeSpec::new(Arc::clone(&columns), schema.time_index())
-            .with_keys(schema.keys().to_vec())
-            .with_version(version)
-            .with_batch_rows(batch_rows);
-        let merger = Merger::try_new(spec, chains.len()).map_err(|error| broken(path, &error))?;
-        let shape = shape(rewrite, columns);
-        let replaced = (schema.dedup() && !is_superseded).then(|| {
-            let columns = schema.superseded_columns();
-            // Of replaced rows there are few; they need not lie in files of their own per slot.
-            let shape = Shape { columns, cuts: VecDeque::new(), ..shape.clone() };
-            (Replaced::new(path.clone(), schema.clone()), Output::new(shape))
-        });
-        Ok(Self {
-            path: path.clone(),
-            chains,
-            given: Vec::new(),
-            merger,
-            replaced,
-            output: Output::new(shape),
-            is_done: false,
+        Ok(match rewrite.is_by_key() {
+            true => Self::Sliced(Box::new(SlicedWork::new(rewrite)?)),
+            false => Self::InTime(TimeWork::new(rewrite)?),
         })
+    }
+
+    fn give(&mut self, chain: usize, given: Given) {
+        match self {
+            Self::InTime(work) => work.give(chain, given),
+            Self::Sliced(work) => work.give(chain, given),
+        }
     }
 
     /// Works on until something is wanted or complete.
     fn run(&mut self) -> Result<Outcome, Error> {
-        for (chain, given) in std::mem::take(&mut self.given) {
-            match given {
-                Given::Opened(metadata) => self.chains[chain].opened(metadata)?,
-                Given::Fetched(ranges, bytes) => self.chains[chain].fetched(ranges, bytes)?,
-            }
-        }
-        loop {
-            if let Some(file) = self.take_ready() {
-                return Ok(Outcome::File(Box::new(file)));
-            }
-            if self.is_done {
-                return Ok(Outcome::Done);
-            }
-            match self.merger.step().map_err(|error| broken(&self.path, &error))? {
-                Step::NeedInput(_) => {
-                    let wants = self.feed()?;
-                    if !wants.is_empty() {
-                        return Ok(Outcome::Wants(wants));
-                    }
-                }
-                Step::Batch(rows) => self.take(rows)?,
-                Step::Done => self.finish()?,
-            }
+        match self {
+            Self::InTime(work) => work.run(),
+            Self::Sliced(work) => work.run(),
         }
     }
-
-    fn take_ready(&mut self) -> Option<EncodedFile> {
-        let replaced = self.replaced.as_mut().and_then(|(_, output)| output.take_ready());
-        replaced.or_else(|| self.output.take_ready())
-    }
-
-    /// Gives the merge rows of all chains that it waits for; what these want for that.
-    fn feed(&mut self) -> Result<Vec<Want>, Error> {
-        let waiting: Vec<usize> = self.merger.waiting().collect();
-        let mut wants = Vec::new();
-        for chain in waiting {
-            let fed = match self.chains[chain].next()? {
-                Next::Rows(rows) => self.merger.push(chain, rows),
-                Next::End => self.merger.finish(chain),
-                Next::Open(file) => {
-                    wants.push(Want::Open(chain, file));
-                    Ok(())
-                }
-                Next::Fetch(ranges) => {
-                    wants.push(Want::Fetch(chain, ranges));
-                    Ok(())
-                }
-            };
-            fed.map_err(|error| broken(&self.path, &error))?;
-        }
-        Ok(wants)
-    }
-
-    fn take(&mut self, rows: arrow::array::RecordBatch) -> Result<(), Error> {
-        let Some((replaced, set_aside)) = &mut self.replaced else {
-            return self.output.write(rows);
-        };
-        if let Some(apart) = replaced.next(rows)? {
-            self.output.write(apart.standing)?;
-            set_aside.write(apart.replaced)?;
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), Error> {
-        if let Some((replaced, set_aside)) = &mut self.replaced {
-            if let Some(apart) = replaced.finish()? {
-                self.output.write(apart.standing)?;
-                set_aside.write(apart.replaced)?;
-            }
-            set_aside.finish()?;
-        }
-        self.output.finish()?;
-        self.is_done = true;
-        Ok(())
-    }
-}
-
-/// Files as few chains of files that share no instant.
-fn chains(files: &[Arc<FileRow>]) -> Vec<VecDeque<Arc<FileRow>>> {
-    let mut files: Vec<&Arc<FileRow>> = files.iter().collect();
-    files.sort_by_key(|file| (file.range.start(), file.range.end(), file.min_version));
-    let mut chains: Vec<VecDeque<Arc<FileRow>>> = Vec::new();
-    let mut ends: BinaryHeap<Reverse<(EventTime, usize)>> = BinaryHeap::new();
-    for file in files {
-        let free = ends.peek().filter(|Reverse((end, _))| *end < file.range.start());
-        let chain = match free.map(|Reverse((_, chain))| *chain) {
-            Some(chain) => {
-                ends.pop();
-                chain
-            }
-            None => {
-                chains.push(VecDeque::new());
-                chains.len() - 1
-            }
-        };
-        ends.push(Reverse((file.range.end(), chain)));
-        chains[chain].push_back(Arc::clone(file));
-    }
-    chains
-}
-
-/// How many rows are decoded at once, so that they take about as much memory whatever their columns.
-fn batch_rows(files: &[Arc<FileRow>], columns: usize) -> usize {
-    let (bytes, rows) =
-        files.iter().fold((0, 0), |(bytes, rows), file| (bytes + file.size, rows + file.rows));
-    let stored = usize::try_from(bytes / rows.max(1)).unwrap_or(usize::MAX);
-    let row_bytes = stored.saturating_mul(2).max(columns * VALUE_BYTES);
-    (BATCH_BYTES / row_bytes.max(1)).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX)
-}
-
-fn shape(rewrite: &Rewrite, columns: arrow::datatypes::SchemaRef) -> Shape {
-    let Rewrite { path, schema, inputs, job, .. } = rewrite;
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let rows: u64 = inputs.iter().map(|file| file.rows).sum();
-    let files = job.files.max(1);
-    let (file_rows, file_bytes) = (rows.div_ceil(files), job.bytes.div_ceil(files));
-    let cut_rows = u128::from(rows) * u128::from(job.cut_bytes_min) / u128::from(job.bytes.max(1));
-    let unit = schema.time_unit();
-    Shape {
-        path: path.clone(),
-        schema: schema.clone(),
-        columns,
-        file_rows: size(file_rows.max(1)),
-        cuts: job.cuts.iter().map(|cut| cut.ceil_to(unit)).collect(),
-        cut_rows_min: usize::try_from(cut_rows).unwrap_or(usize::MAX),
-        // Some stretches of time take more bytes a row than others.
-        file_bytes_max: size(file_bytes / 2 * 3).max(FILE_BYTES_LEAST),
-        file_bytes: size(file_bytes),
-        may_hold_nan: may_hold_nan(schema, inputs),
-    }
-}
-
-/// Of each column whether one of the files may have a NaN there: it has then no bounds in the log.
-fn may_hold_nan(schema: &SeriesSchema, files: &[Arc<FileRow>]) -> Arc<[bool]> {
-    let of_files: Vec<_> =
-        files.iter().map(|file| (file.rows, ColumnStats::decode_all(&file.column_stats))).collect();
-    let may = |column: usize| {
-        of_files.iter().any(|(rows, stats)| {
-            let stats = stats.as_ref().and_then(|stats| stats.get(column));
-            stats.is_none_or(|stats| stats.bounds.is_none() && stats.nulls < *rows)
-        })
-    };
-    let fields = schema.columns().fields().iter().enumerate();
-    fields.map(|(column, field)| field.data_type().is_floating() && may(column)).collect()
-}
-
-fn broken(path: &TreePath, error: &tidelog_merge::Error) -> Error {
-    Error::Compaction { path: path.clone(), reason: error.to_string() }
 }

@@ -306,7 +306,7 @@ impl Spans {
 #[cfg(test)]
 mod tests {
     use tidelog_core::{TimeRange, TransactionId, WriteTime};
-    use tidelog_oplog::{FileOrder, Hash128};
+    use tidelog_oplog::{Codec, FileOrder, Hash128};
     use uuid::Uuid;
 
     use super::*;
@@ -371,6 +371,9 @@ mod tests {
             until: None,
             unique: true,
             column_stats: Vec::new().into(),
+            codec: Codec::Auto,
+            row_group_rows: 0,
+            runs: [].into(),
             commit: CommitVersion::new(commit),
         })
     }
