@@ -282,7 +282,8 @@ fn with_little_memory_files_are_small_at_first_and_merged_then() {
         let options = SeriesOptions::default().with_key_columns(["key"]);
         let options = options.with_order(FileOrder::KeyTime);
         store.root().create_series(PATH, options).await.unwrap();
-        let rows = of_many_keys(1, 20, 0, 60_000);
+        // A page of each key does not fit, so that the file is sorted and not merged by key.
+        let rows = of_many_keys(1, 100, 0, 60_000);
         store.root().append_series_data(PATH, &rows, None).await.unwrap();
         let expected = answers(&store, 1).await.unwrap();
         let done = store.compact(PATH).await.unwrap();

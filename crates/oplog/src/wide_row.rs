@@ -146,9 +146,9 @@ pub(crate) struct Columns<'a> {
     min_until: &'a Int64Array,
     max_until: &'a Int64Array,
     column_stats: &'a BinaryArray,
-    codec: Option<&'a StringArray>,
-    row_group_rows: Option<&'a Int64Array>,
-    sorted_runs: Option<&'a BinaryArray>,
+    codec: &'a StringArray,
+    row_group_rows: &'a Int64Array,
+    sorted_runs: &'a BinaryArray,
 }
 
 pub(crate) fn array<'a, A: Array + 'static>(
@@ -160,15 +160,6 @@ pub(crate) fn array<'a, A: Array + 'static>(
     array
         .and_then(|array| array.as_any().downcast_ref())
         .ok_or_else(|| Error::part(object, format!("column {name} is missing or of another type")))
-}
-
-/// A column that parts of older builds do not have.
-fn later_array<'a, A: Array + 'static>(
-    object: &str,
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<Option<&'a A>, Error> {
-    batch.column_by_name(name).map(|_| array(object, batch, name)).transpose()
 }
 
 impl<'a> Columns<'a> {
@@ -209,9 +200,9 @@ impl<'a> Columns<'a> {
             min_until: array(object, batch, column::MIN_UNTIL)?,
             max_until: array(object, batch, column::MAX_UNTIL)?,
             column_stats: array(object, batch, column::COLUMN_STATS)?,
-            codec: later_array(object, batch, column::CODEC)?,
-            row_group_rows: later_array(object, batch, column::ROW_GROUP_ROWS)?,
-            sorted_runs: later_array(object, batch, column::SORTED_RUNS)?,
+            codec: array(object, batch, column::CODEC)?,
+            row_group_rows: array(object, batch, column::ROW_GROUP_ROWS)?,
+            sorted_runs: array(object, batch, column::SORTED_RUNS)?,
         })
     }
 
@@ -252,9 +243,9 @@ impl<'a> Columns<'a> {
             min_until: long(self.min_until, row),
             max_until: long(self.max_until, row),
             column_stats: binary(self.column_stats, row),
-            codec: self.codec.and_then(|values| text(values, row)),
-            row_group_rows: self.row_group_rows.and_then(|values| long(values, row)),
-            sorted_runs: self.sorted_runs.and_then(|values| binary(values, row)),
+            codec: text(self.codec, row),
+            row_group_rows: long(self.row_group_rows, row),
+            sorted_runs: binary(self.sorted_runs, row),
         }
     }
 }

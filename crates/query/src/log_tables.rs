@@ -54,7 +54,7 @@ const VERSIONS: [&str; 12] = [
     "transaction_id",
     READABLE,
 ];
-const FILES: [&str; 21] = [
+const FILES: [&str; 24] = [
     "commit_version",
     "timestamp",
     "op",
@@ -71,6 +71,9 @@ const FILES: [&str; 21] = [
     "max_version",
     "version_base",
     "file_order",
+    "partition",
+    "codec",
+    "row_group_rows",
     "unique_rows",
     "superseded",
     "min_until",

@@ -12,9 +12,12 @@
 //! chain that ended first, if it ended before (J. Kleinberg, É. Tardos, *Algorithm Design*, 4.1).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
-use super::files::ScanFile;
+use super::files::{Part, ScanFile};
+
+/// More overlapping chains than this are not merged.
+pub(super) const MERGE_WIDTH_MAX: usize = 256;
 
 /// A stretch of event time.
 #[derive(Debug, Clone)]
@@ -105,10 +108,43 @@ fn flush(
             if !run.is_empty() {
                 segments.push(Segment::Run(std::mem::take(run)));
             }
-            let parts = files.into_iter().flat_map(ScanFile::in_time_order).collect();
-            segments.push(Segment::Cluster(chains(parts, purpose.ties)));
+            segments.push(Segment::Cluster(in_order(files, purpose.ties)));
         }
     }
+}
+
+/// Files as chains that are in order of event time each. Files that are ordered by key are taken apart
+/// as long as no more chains come of it than are merged; the others are sorted, those with the most parts
+/// first.
+fn in_order(files: Vec<ScanFile>, ties: Ties) -> Vec<Vec<ScanFile>> {
+    let mut parts: Vec<Vec<ScanFile>> = files.into_iter().map(ScanFile::in_time_order).collect();
+    loop {
+        let chains = chains(parts.iter().flatten().cloned().collect(), ties);
+        let most = parts.iter_mut().max_by_key(|parts| parts.len());
+        match most.filter(|parts| chains.len() > MERGE_WIDTH_MAX && parts.len() > 1) {
+            Some(parts) => {
+                parts.truncate(1);
+                parts.iter_mut().for_each(|file| file.part = Part::Sorted);
+            }
+            None => return chains,
+        }
+    }
+}
+
+/// The same chains with each file that was taken apart sorted as a whole instead.
+pub(super) fn sorted_instead(
+    chains_of_parts: Vec<Vec<ScanFile>>,
+    ties: Ties,
+) -> Vec<Vec<ScanFile>> {
+    let mut seen = HashSet::new();
+    let files = chains_of_parts.into_iter().flatten().filter_map(|file| match file.part {
+        Part::Whole => Some(file),
+        Part::Run(_) | Part::Sorted => {
+            let is_first = seen.insert(file.row.file);
+            is_first.then(|| ScanFile { part: Part::Sorted, ..file })
+        }
+    });
+    chains(by_time(files.collect()), ties)
 }
 
 /// Packs files, which are in order of their starts, into the fewest chains without overlap.

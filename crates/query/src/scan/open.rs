@@ -13,6 +13,7 @@ use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
 use datafusion::datasource::source::{DataSource, OpenArgs};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::parquet::arrow::arrow_reader::RowSelector;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
@@ -28,7 +29,7 @@ use tidelog_store::FileReaders;
 
 use super::facts::{group, version_expr};
 use super::files::{Part, ScanFile};
-use super::layout::Segment;
+use super::layout::{Segment, sorted_instead};
 use super::merge_stream::merged;
 use super::source::{SeriesSource, scan_config};
 
@@ -36,6 +37,9 @@ use super::source::{SeriesSource, scan_config};
 const WIDE: usize = 16;
 /// ... but at least so many.
 const BATCH_ROWS_MIN: usize = 512;
+
+/// What a page of a column takes that is decoded, about.
+const PAGE_BYTES: usize = 64 * 1024;
 
 /// What the partitions of one execution share: the queues of files that are cut, and that are not.
 #[derive(Debug)]
@@ -158,6 +162,7 @@ impl SeriesSource {
             Some(cut) => source.within(cut.range),
             None => source,
         };
+        let (chains, held) = self.within_memory(chains, exprs.len(), context);
         let groups = chains.iter().cloned().map(group).collect();
         let projection = ProjectionExprs::new(exprs);
         let mut config = scan_config(&self.facts, source, &projection, groups, true)?;
@@ -180,7 +185,33 @@ impl SeriesSource {
             .with_version(version)
             .with_dedup(roles.dedup)
             .with_batch_rows(batch_rows);
-        merged(spec, inputs, columns)
+        let rows = merged(spec, inputs, columns)?;
+        let Some(held) = held else { return Ok(rows) };
+        let schema = rows.schema();
+        // Given back when the last row has gone.
+        let rows = rows.inspect(move |_| debug_assert!(held.size() > 0));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// Chains that can be open at once, each with a page of each of `columns`; where there is no memory for
+    /// that, files that are taken apart are sorted instead, which can spill.
+    fn within_memory(
+        &self,
+        chains: Vec<Vec<ScanFile>>,
+        columns: usize,
+        context: &Arc<TaskContext>,
+    ) -> (Vec<Vec<ScanFile>>, Option<MemoryReservation>) {
+        let is_part = |file: &ScanFile| matches!(file.part, Part::Run(_));
+        let width = chains.iter().filter(|files| files.iter().any(is_part)).count();
+        if width <= WIDE {
+            return (chains, None);
+        }
+        let consumer = MemoryConsumer::new("pages of files that are ordered by key");
+        let held = consumer.register(context.memory_pool());
+        match held.try_grow(width * columns * PAGE_BYTES) {
+            Ok(()) => (chains, Some(held)),
+            Err(_) => (sorted_instead(chains, self.ties()), None),
+        }
     }
 
     /// Opens parts of files one after the other, each brought into the order of event time. The columns at

@@ -159,7 +159,7 @@ fn check(rewrite: &Rewrite, outputs: &[FileRow]) -> Result<(), Error> {
 /// Decoding, merging and encoding.
 enum Work {
     /// All files are in order of event time, and so is what is written.
-    InTime(TimeWork),
+    InTime(Box<TimeWork>),
     /// Some are ordered by key.
     Sliced(Box<SlicedWork>),
 }
@@ -168,7 +168,7 @@ impl Work {
     fn new(rewrite: &Rewrite) -> Result<Self, Error> {
         Ok(match rewrite.is_by_key() {
             true => Self::Sliced(Box::new(SlicedWork::new(rewrite)?)),
-            false => Self::InTime(TimeWork::new(rewrite)?),
+            false => Self::InTime(Box::new(TimeWork::new(rewrite)?)),
         })
     }
 

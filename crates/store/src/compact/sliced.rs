@@ -97,7 +97,7 @@ impl SlicedWork {
             order: rewrite.schema.layout().order,
             merging: Merging::new(rewrite, &by_time, &columns, batch_rows)?,
             sink: Sink::new(rewrite, Arc::clone(&columns)),
-            starts: starts(rewrite, &by_key),
+            starts: starts(rewrite),
             columns,
             batch_rows,
             sort_bytes: rewrite.sort_bytes,
@@ -412,19 +412,16 @@ impl Sorted {
 
 /// Where slices begin, by what is known of the files before they are read: rows are taken to lie evenly over
 /// the event times of their file.
-fn starts(rewrite: &Rewrite, by_key: &[Arc<FileRow>]) -> Vec<i64> {
-    let (job, unit) = (&rewrite.job, rewrite.schema.time_unit());
+fn starts(rewrite: &Rewrite) -> Vec<i64> {
+    let (job, files) = (&rewrite.job, rewrite.inputs.as_slice());
+    let total: u64 = files.iter().map(|file| file.size).sum();
     let is_by_key = rewrite.schema.layout().order == FileOrder::KeyTime;
-    let (files, count) = match is_by_key {
-        true => (rewrite.inputs.as_slice(), job.files),
-        false => {
-            let bytes: u64 = by_key.iter().map(|file| file.size).sum();
-            let room = (rewrite.sort_bytes as u64 / GROWS_BY).max(1);
-            (by_key, bytes.div_ceil(room))
-        }
+    let count = match is_by_key {
+        true => job.files,
+        // All rows of a slice wait.
+        false => total.div_ceil((rewrite.sort_bytes as u64 / GROWS_BY).max(1)),
     };
     let density = Density { files };
-    let total: u64 = files.iter().map(|file| file.size).sum();
     let mut starts: Vec<EventTime> = (1..count)
         .map(|part| {
             let bytes = u128::from(total) * u128::from(part) / u128::from(count);
@@ -442,6 +439,7 @@ fn starts(rewrite: &Rewrite, by_key: &[Arc<FileRow>]) -> Vec<i64> {
             kept.push(start);
         }
     }
+    let unit = rewrite.schema.time_unit();
     kept.into_iter().map(|start| start.ceil_to(unit)).collect()
 }
 
