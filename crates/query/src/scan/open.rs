@@ -39,7 +39,7 @@ const WIDE: usize = 16;
 const BATCH_ROWS_MIN: usize = 512;
 
 /// What a page of a column takes that is decoded, about.
-const PAGE_BYTES: usize = 64 * 1024;
+const PAGE_BYTES: usize = 96 * 1024;
 
 /// What the partitions of one execution share: the queues of files that are cut, and that are not.
 #[derive(Debug)]
