@@ -319,3 +319,67 @@ fn holds_nan(column: &ArrayRef) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+
+    use super::*;
+
+    const ROWS: usize = 16_384;
+
+    /// Numbers without a pattern.
+    fn noise(count: usize) -> impl Iterator<Item = u64> {
+        (1..=count as u64).map(|i| {
+            let mixed = (i ^ (i >> 3)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+        })
+    }
+
+    fn way(column: ArrayRef) -> Way {
+        let codecs = Codecs::of(Codec::Auto, 1_000_000).unwrap();
+        chosen(&column, 131_072, &codecs).unwrap()
+    }
+
+    #[test]
+    fn each_column_is_written_in_the_way_that_suits_its_values() {
+        let split = Way::Values(Encoding::BYTE_STREAM_SPLIT);
+        let deltas = Way::Values(Encoding::DELTA_BINARY_PACKED);
+        let plain = Way::Values(Encoding::PLAIN);
+        let doubles = |value: &dyn Fn(u64) -> f64| -> ArrayRef {
+            Arc::new(noise(ROWS).map(value).map(Some).collect::<Float64Array>())
+        };
+        // Of few values in no order each takes a few bits.
+        assert_eq!(way(doubles(&|n| (n % 100) as f64)), Way::Dictionary);
+        // The high bytes of measured values are alike.
+        assert_eq!(way(doubles(&|n| 20.0 + (n % 1_000_003) as f64 / 1e7)), split);
+        // The same few values, but in long stretches of slow change, as they lie by key.
+        let walk = (0..ROWS).map(|i| ((i as f64 / 600.0).sin() * 50.0 + 50.0).trunc());
+        let way_of_walk = way(Arc::new(walk.map(Some).collect::<Float64Array>()));
+        assert!(way_of_walk != plain, "{way_of_walk:?}");
+        let times = (0..ROWS as i64).map(|i| 1_600_000_000_000_000 + i * 10_000_000);
+        assert_eq!(way(Arc::new(TimestampMicrosecondArray::from_iter_values(times))), deltas);
+        let counter = (0..ROWS as i64).map(|i| i * i / 7);
+        assert_eq!(way(Arc::new(Int64Array::from_iter_values(counter))), deltas);
+        let ids = noise(ROWS).map(u64::cast_signed);
+        assert_eq!(way(Arc::new(Int64Array::from_iter_values(ids))), plain);
+        let names = noise(ROWS).map(|n| Some(format!("host_{}", n % 50)));
+        assert_eq!(way(Arc::new(names.collect::<StringArray>())), Way::Dictionary);
+        let texts = noise(ROWS).map(|n| Some(format!("{n:x}")));
+        assert_eq!(way(Arc::new(texts.collect::<StringArray>())), plain);
+    }
+
+    #[test]
+    fn a_codec_that_is_asked_for_lies_over_all_encodings() {
+        for (codec, compression) in [
+            (Codec::Lz4, Compression::LZ4_RAW),
+            (Codec::None, Compression::UNCOMPRESSED),
+            (Codec::Zstd(7), zstd(7).unwrap()),
+        ] {
+            for rows in [10, 1_000_000] {
+                let codecs = Codecs::of(codec, rows).unwrap();
+                assert_eq!((codecs.dictionary, codecs.values), (compression, compression));
+            }
+        }
+    }
+}
