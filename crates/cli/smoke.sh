@@ -714,6 +714,37 @@ has layout.html '<table>'
 checks=$((checks + 1))
 ! grep -qF '<b>' layout.svg layout.html || fail 'names are escaped'
 expect 4 layout /h/kept.series --svg no/such/dir.svg
+expect 0 layout /h/kept.series
+has out 'compact would merge 2 files'
+expect 0 series create /h/laid --time-column time --key k --order key,time --partition day --codec zstd:9 --row-group 1000
+expect 0 describe /h/laid
+has out 'key,time, partitions of a day, codec zstd:9, row groups of 1,000'
+printf 'time,k,v\n2024-01-01T23:00:00Z,b,1\n2024-01-01T23:00:00Z,a,2\n2024-01-02T01:00:00Z,a,3\n' > laid.csv
+expect 0 series append /h/laid laid.csv
+expect 0 layout /h/laid
+has out 'it is laid out otherwise'
+expect 0 sql 'SELECT * FROM "/h/laid" ORDER BY time, k' --format csv
+cp out laid-before
+expect 0 compact /h/laid
+expect 0 layout /h/laid
+has out '2 files'
+has out '2024-01-02'
+expect 0 sql 'SELECT * FROM "/h/laid" ORDER BY time, k' --format csv
+cmp -s out laid-before || fail 'a layout changed rows'
+expect 0 --json series set /h/laid --order time --partition none
+has out '"order":"time"'
+expect 0 compact /h/laid
+expect 0 sql 'SELECT * FROM "/h/laid" ORDER BY time, k' --format csv
+cmp -s out laid-before || fail 'a layout changed rows'
+expect 2 series set /h/laid
+expect 2 series set /h/laid --order key
+has err 'choose time or key,time'
+expect 2 series set /h/laid --codec zstd:99
+expect 3 series set /h/laid --row-group 1
+expect 3 series set /h/kept.series --order key,time
+has err 'needs key columns'
+expect 4 series set /h/none --codec lz4
+expect 2 series create /h/more --order key,time
 
 # --- demo ----------------------------------------------------------------------------------------
 unset TIDELOG_STORE

@@ -8,6 +8,7 @@
 //! | `compact` | does compaction leave every answer as it was, and few files? |
 //! | `crash_points` | is it kept, and nothing doubled, when it dies at any change of any file? |
 //! | `object_stores` | does it all hold on S3 and Google Cloud Storage, over sockets that break? |
+//! | `layouts` | does a series take on the layout that it is set to, and does no answer change? |
 //! | `memory` | do rows in memory, caches and queries stay within one budget? |
 //! | `processes` | do eight processes that append to one series each get their versions? |
 //! | `bad_input` | is bad input a typed error, and damage never a row? |
@@ -44,6 +45,8 @@ mod history;
 mod hot;
 #[cfg(test)]
 mod kill;
+#[cfg(test)]
+mod layouts;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]

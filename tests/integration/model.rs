@@ -19,7 +19,7 @@ use tidelog::{
     SeriesOptions, Store, TimeRange, TimeUnit, TransactionId, Version, WriteTime,
 };
 use tidelog_testkit::generate::{
-    self, Batch, Condition, RawRow, SeriesSpec, Step, TimeKind, conditions, specs,
+    self, Batch, Condition, Lay, RawRow, SeriesSpec, Step, TimeKind, conditions, specs,
 };
 use tidelog_testkit::model::VersionedRow;
 use tidelog_testkit::{Cell, FaultStore, Model, ModelAsOf, Row, SimClock, rows_of};
@@ -366,8 +366,28 @@ async fn ask(questions: &Questions) -> Fallible<(Pair, Vec<SeriesSpec>)> {
         });
         pair.append_all(calls.collect()).await?;
         left = later;
+        if picks.below(4) == 0 {
+            lay_out(&pair, specs.len(), &mut picks).await?;
+        }
     }
     Ok((pair, specs))
+}
+
+/// Lays the files of all series out anew, each in some way.
+async fn lay_out(pair: &Pair, series: usize, picks: &mut Picks) -> Fallible {
+    let store = pair.handle(true);
+    for index in 0..series {
+        let path = question_path(index);
+        let keys = &pair.model.shape(&path).unwrap().keys;
+        let lay = Lay {
+            by_key: Some(!keys.is_empty() && picks.below(3) > 0),
+            partition: Some(u8::try_from(picks.below(5)).unwrap()),
+            codec: Some(u8::try_from(picks.below(4)).unwrap()),
+            row_group: None,
+        };
+        store.root().set_series_layout(&path, support::change_of(&lay)).await.at("laying")?;
+    }
+    store.compact("/g/*").await.map(drop).at("compacting")
 }
 
 fn passing(condition: &Condition, spec: &SeriesSpec, rows: &[VersionedRow]) -> Vec<VersionedRow> {

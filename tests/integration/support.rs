@@ -11,11 +11,11 @@ use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
-    AppendReceipt, AsOf, Clock, DeleteOptions, Env, ErrorKind, Mode, RevisionReceipt, SeriesAppend,
-    SeriesExt, SeriesOptions, SeriesStream, SqlStream, Store, StoreBuilder, TimeRange,
-    TransactionId, Version, WriteTime,
+    AppendReceipt, AsOf, Clock, Codec, DeleteOptions, Env, ErrorKind, FileOrder, LayoutChange,
+    Mode, Partition, RevisionReceipt, SeriesAppend, SeriesExt, SeriesOptions, SeriesStream,
+    SqlStream, Store, StoreBuilder, TimeRange, TransactionId, Version, WriteTime,
 };
-use tidelog_testkit::generate::{Batch, Condition, Op, RawRow, SeriesSpec, Step, TimeKind};
+use tidelog_testkit::generate::{Batch, Condition, Lay, Op, RawRow, SeriesSpec, Step, TimeKind};
 use tidelog_testkit::model::VersionedRow;
 use tidelog_testkit::{
     Fault, FaultError, Model, ModelAsOf, ModelError, Row, Shape, SimClock, rows_of,
@@ -119,6 +119,20 @@ pub(crate) fn options_of(spec: &SeriesSpec) -> SeriesOptions {
         TimeKind::Int64(unit) => options.with_time_unit(unit),
         _ => options,
     }
+}
+
+/// The change of a layout as the store takes it.
+pub(crate) fn change_of(lay: &Lay) -> LayoutChange {
+    const PARTITIONS: [Partition; 5] =
+        [Partition::None, Partition::Day, Partition::Week, Partition::Month, Partition::Year];
+    const CODECS: [Codec; 4] = [Codec::Auto, Codec::Zstd(1), Codec::Lz4, Codec::None];
+    let mut change = LayoutChange::default();
+    change.order =
+        lay.by_key.map(|by_key| if by_key { FileOrder::KeyTime } else { FileOrder::Time });
+    change.partition = lay.partition.map(|choice| PARTITIONS[usize::from(choice) % 5]);
+    change.codec = lay.codec.map(|choice| CODECS[usize::from(choice) % 4]);
+    change.row_group_rows = lay.row_group;
+    change
 }
 
 /// An append of `raw` to `path`, which may have to make the series.
@@ -272,6 +286,7 @@ impl Pair {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 compacted => compacted.map(drop).at("compacting"),
             },
+            Op::Lay(path, lay) => self.lay(&store, path_of(*path), lay).await,
             Op::Reopen if self.alone => self.reopen_alone().await,
             Op::Reopen => {
                 self.handles[usize::from(step.second)] = self.fresh().await?;
@@ -284,6 +299,25 @@ impl Pair {
         };
         done.map_err(|error| format!("{}: {error}", name_of(step)))?;
         self.other_handle_sees(step).await.map_err(|error| format!("{}: {error}", name_of(step)))
+    }
+
+    /// Changes a layout; no answer may change by that.
+    async fn lay(&self, store: &Store, path: &str, lay: &Lay) -> Fallible {
+        let change = change_of(lay);
+        let found = store.root().set_series_layout(path, change).await;
+        let expected = match self.model.shape(path) {
+            None => None,
+            Some(shape) if shape.keys.is_empty() && change.order == Some(FileOrder::KeyTime) => {
+                Some(ErrorKind::InvalidInput)
+            }
+            Some(_) => return found.at("laying"),
+        };
+        match (expected, found.map_err(|error| error.kind())) {
+            (Some(expected), Err(found)) => same("laying", &expected, &found),
+            // Nothing is there, or a directory.
+            (None, Err(ErrorKind::NotFound | ErrorKind::InvalidInput)) => Ok(()),
+            (_, found) => Err(format!("laying {path}: {found:?}")),
+        }
     }
 
     /// The handle that did not make the call sees what it did.

@@ -81,6 +81,8 @@ enum Workload {
     LateData(files::late_data::LateDataArgs),
     /// An ordered read of files that overlap
     Overlap(files::overlap::OverlapArgs),
+    /// The same rows by time, by key and time, and as a series for each key
+    TsbsSize(files::tsbs_size::TsbsSizeArgs),
     /// A series half of whose rows were replaced
     Dedup(files::dedup::DedupArgs),
     /// Compaction of a series much larger than memory, and appends beside it
@@ -135,6 +137,7 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::CompactedRange(args) => files::compacted::run(&args, &common.resolve()?).await,
         Workload::LateData(args) => files::late_data::run(&args, &common.resolve()?).await,
         Workload::Overlap(args) => files::overlap::run(&args, &common.resolve()?).await,
+        Workload::TsbsSize(args) => files::tsbs_size::run(&args, &common.resolve()?).await,
         Workload::Dedup(args) => files::dedup::run(&args, &common.resolve()?).await,
         Workload::CompactLarge(args) => files::large::run(&args, &common.resolve()?).await,
         Workload::Report(args) => report::run(&args, common.results()),

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use crate::files::{compacted, dedup, late_data, overlap};
+use crate::files::{compacted, dedup, late_data, overlap, tsbs_size};
 use crate::log::{many_commits, many_writers, round_trips};
 use crate::options::Common;
 use crate::results::load;
@@ -163,6 +163,18 @@ async fn overlap_runs_small() -> Result<()> {
     let args = overlap::OverlapArgs { rows: 1_000, files: 8, rounds: 1, warmups: 0 };
     overlap::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("overlap.json"))?;
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tsbs_size_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args =
+        tsbs_size::TsbsSizeArgs { hosts: 4, steps: 700, batch_steps: 300, rounds: 1, warmups: 0 };
+    tsbs_size::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("tsbs-size.json"))?;
+    assert_eq!((document.figures.len(), document.checks.len()), (6, 3));
     assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
     Ok(())
 }

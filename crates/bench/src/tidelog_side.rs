@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
 use tidelog::{
-    AsOf, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store, StoreBuilder,
-    StoreStatistics, TierStatistics, TimeRange, Version, WorkingDirectory,
+    AsOf, FileOrder, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
+    StoreBuilder, StoreStatistics, TierStatistics, TimeRange, Version, WorkingDirectory,
 };
 
 /// For so long nobody commits anything before the background is taken to be done.
@@ -93,6 +93,20 @@ impl Tidelog {
         Ok(())
     }
 
+    /// A series of rows about `key` whose files are ordered by time, or by key and time.
+    pub(crate) async fn create_ordered(
+        &self,
+        path: &str,
+        time: &str,
+        key: &str,
+        by_key: bool,
+    ) -> Result<()> {
+        let order = if by_key { FileOrder::KeyTime } else { FileOrder::Time };
+        let options = SeriesOptions::default().with_time_column(time).with_key_columns([key]);
+        self.root.create_series(path, options.with_order(order)).await?;
+        Ok(())
+    }
+
     /// A series of which a later row replaces the one before it at the same instant.
     pub(crate) async fn create_deduplicated(&self, path: &str, time: &str) -> Result<()> {
         let options = SeriesOptions::default().with_time_column(time).with_dedup(true);
@@ -170,6 +184,11 @@ impl Tidelog {
     pub(crate) async fn objects(&self, path: &str) -> Result<Vec<String>> {
         let layout = self.store.layout(path).await?;
         Ok(layout.files.into_iter().filter_map(|file| file.object).collect())
+    }
+
+    /// Bytes of the files of a series.
+    pub(crate) async fn file_bytes(&self, path: &str) -> Result<u64> {
+        Ok(self.store.layout(path).await?.file_bytes())
     }
 
     pub(crate) async fn statistics(&self) -> Result<StoreStatistics> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tidelog::{CommitVersion, TimeUnit};
+use tidelog::{Codec, CommitVersion, FileOrder, LayoutChange, Partition, TimeUnit};
 
 use crate::settings::SettingFlags;
 
@@ -358,6 +358,8 @@ pub(crate) struct LogArgs {
 pub(crate) enum SeriesCommand {
     /// Make an empty series; its columns are fixed by its first version
     Create(CreateArgs),
+    /// Change how the files of a series are laid out; `compact` rewrites those that are there
+    Set(SetArgs),
     /// Append files to a series, each as one version; the series is made if it is missing
     ///
     /// Text files, once the series has a version, are read with its columns. Before: numbers are
@@ -447,6 +449,46 @@ pub(crate) struct CreateArgs {
     /// Keep one row for each key and event time: that of the highest version
     #[arg(long)]
     pub(crate) dedup: bool,
+    #[command(flatten)]
+    pub(crate) layout: LayoutFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The series
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) layout: LayoutFlags,
+}
+
+/// How the files of a series are laid out.
+#[derive(Debug, Args)]
+pub(crate) struct LayoutFlags {
+    /// The order of rows in files: time, or key,time, where few keys of many are asked for
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) order: Option<FileOrder>,
+    /// Files do not cross the borders of these stretches of the calendar, in UTC: none, day, week,
+    /// month or year
+    #[arg(long, value_name = "STRETCH")]
+    pub(crate) partition: Option<Partition>,
+    /// How columns are compressed: auto, zstd[:LEVEL], lz4 or none
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) codec: Option<Codec>,
+    /// Rows of a row group at most
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) row_group: Option<u32>,
+}
+
+impl LayoutFlags {
+    /// What is to change.
+    pub(crate) fn change(&self) -> LayoutChange {
+        let mut change = LayoutChange::default();
+        change.order = self.order;
+        change.partition = self.partition;
+        change.codec = self.codec;
+        change.row_group_rows = self.row_group;
+        change
+    }
 }
 
 #[derive(Debug, Args)]

@@ -170,6 +170,14 @@ pub enum Error {
         /// Its time, in the unit of the column.
         time: i64,
     },
+    /// An input of a merge by columns is not sorted by them.
+    #[error("row {row} of input {input} comes before the row ahead of it: sort the input")]
+    RowsGoBack {
+        /// The input.
+        input: usize,
+        /// The first row out of order.
+        row: u64,
+    },
     /// The merge was used after a step failed.
     #[error("the merge stopped at an earlier error: start a new one from its inputs")]
     Stopped,

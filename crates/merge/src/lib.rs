@@ -12,7 +12,8 @@
 //!
 //! Parts: `spec` (what is merged), `chunk` (one input batch, prepared), `cursor` (a place in one
 //! input), `order` (the comparison of rows), `tree` (the tournament), `gallop` (how far a run
-//! goes), `window` (rows of inputs that take turns), `output` (runs to batches), `gather` (rows to columns), `merger` (the state machine).
+//! goes), `window` (rows of inputs that take turns), `output` (runs to batches), `gather` (rows to columns),
+//! `merger` (the state machine), and `column_merger` (a merge by other columns than time).
 //!
 //! # Order
 //!
@@ -84,6 +85,7 @@
 //! ```
 
 mod chunk;
+mod column_merger;
 mod cursor;
 mod error;
 mod gallop;
@@ -100,6 +102,7 @@ mod edges;
 #[cfg(test)]
 mod oracle;
 
+pub use column_merger::ColumnMerger;
 pub use error::Error;
 pub use merger::{Merger, Step};
 pub use spec::MergeSpec;

@@ -27,7 +27,8 @@ use crate::encode::{CLAIM, DROP_SNAPSHOT, HORIZON, RELEASE, SNAPSHOT, TAKE_OVER,
 use crate::epoch;
 use crate::error::Error;
 use crate::history::Horizon;
-use crate::options::{FileOrder, SeriesOptions};
+use crate::layout::{Codec, FileOrder, ROW_GROUP_ROWS};
+use crate::options::SeriesOptions;
 use crate::part::Extent;
 use crate::row::{
     EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionOp,
@@ -375,8 +376,22 @@ impl Decoder<'_> {
             _ => return Err(self.unknown_op()),
         };
         let order = match text(&self.wide.file_order) {
-            Some("time") => FileOrder::Time,
-            other => return Err(Error::NewerFormat { what: format!("files in order {other:?}") }),
+            Some(name) => name.parse::<FileOrder>().ok(),
+            None => None,
+        };
+        let order = order.ok_or_else(|| {
+            let found = text(&self.wide.file_order);
+            Error::NewerFormat { what: format!("files in order {found:?}") }
+        })?;
+        let codec = match text(&self.wide.codec) {
+            None => Codec::default(),
+            Some(name) => name
+                .parse()
+                .map_err(|error| Error::NewerFormat { what: format!("a file ({error})") })?,
+        };
+        let row_group_rows = match self.wide.row_group_rows {
+            None => ROW_GROUP_ROWS,
+            Some(rows) => u32::try_from(rows).map_err(|e| self.damaged(e))?,
         };
         if self.wide.row_offset.is_some() {
             return Err(Error::NewerFormat { what: "files that series share".to_owned() });
@@ -406,6 +421,9 @@ impl Decoder<'_> {
             until: self.until()?,
             unique: self.wide.unique_rows == Some(true),
             column_stats: bytes(&self.wide.column_stats),
+            codec,
+            row_group_rows,
+            runs: self.wide.sorted_runs.as_deref().unwrap_or_default().into(),
             commit,
         })
     }

@@ -19,7 +19,6 @@ use parquet::schema::types::ColumnPath;
 
 use crate::epoch;
 use crate::error::Error;
-use crate::options::FileOrder;
 use crate::row::{
     EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionRow,
 };
@@ -78,6 +77,9 @@ struct Record {
     min_until: Option<i64>,
     max_until: Option<i64>,
     column_stats: Option<Vec<u8>>,
+    codec: Option<String>,
+    row_group_rows: Option<i64>,
+    sorted_runs: Option<Vec<u8>>,
 }
 
 /// Encodes rows as one batch of the log's schema.
@@ -135,6 +137,9 @@ pub fn to_batch(rows: &[Row]) -> Result<RecordBatch, Error> {
         long(|r| r.min_until),
         long(|r| r.max_until),
         binary(|r| r.column_stats.as_deref()),
+        text(|r| r.codec.as_deref()),
+        long(|r| r.row_group_rows),
+        binary(|r| r.sorted_runs.as_deref()),
     ];
     RecordBatch::try_new(log_schema(), columns).map_err(Error::encode)
 }
@@ -318,12 +323,15 @@ impl Record {
             max_version: Some(row.max_version.number()),
             version_base: Some(row.version_base),
             partition: row.partition.as_deref().map(str::to_owned),
-            file_order: Some(order_name(row.order).to_owned()),
+            file_order: Some(row.order.name().to_owned()),
             superseded: Some(row.until.is_some_and(Until::is_of_each)),
             min_until: row.until.map(|until| until.first().number()),
             max_until: row.until.map(|until| until.last().number()),
             unique: Some(row.unique),
             column_stats: Some(row.column_stats.to_vec()),
+            codec: Some(row.codec.to_string()),
+            row_group_rows: Some(i64::from(row.row_group_rows)),
+            sorted_runs: Some(row.runs.to_vec()).filter(|runs| !runs.is_empty()),
             ..Self::default()
         })
     }
@@ -334,12 +342,6 @@ const fn entry_name(entry: EntryType) -> &'static str {
         EntryType::Directory => "Directory",
         EntryType::FileSeries => "FileSeries",
         EntryType::FileData => "FileData",
-    }
-}
-
-const fn order_name(order: FileOrder) -> &'static str {
-    match order {
-        FileOrder::Time => "time",
     }
 }
 

@@ -87,7 +87,7 @@ mod tests {
         VersionRow,
     };
     use crate::schema::log_schema;
-    use crate::{FileOrder, SeriesOptions};
+    use crate::{Codec, FileOrder, SeriesOptions};
 
     const PATHS: [&str; 4] = ["/a.series", "/\"quoted\"/ü.series", "/back\\slash", "/ taken "];
 
@@ -152,6 +152,9 @@ mod tests {
                 },
                 unique: number == 1,
                 column_stats: Vec::new().into(),
+                codec: Codec::Auto,
+                row_group_rows: 0,
+                runs: [].into(),
                 commit,
             }));
         }

@@ -44,6 +44,7 @@ mod encode;
 mod epoch;
 mod fetch;
 mod inline;
+mod layout;
 mod live_parts;
 mod loaded;
 mod open;
@@ -60,11 +61,12 @@ pub use error::Error;
 pub use follow::{Followed, Follower};
 pub use hash::{Hash128, Hasher128};
 pub use history::{History, Horizon, HorizonMark, NamedSnapshot, RemovedSeries};
+pub use layout::{Codec, FileOrder, Layout, LayoutChange, LayoutError, Partition};
 pub use log::{CommitDraft, CommitOutcome, Log, LogOptions, StagedCommit};
-pub use options::{FileOrder, SeriesOptions};
+pub use options::SeriesOptions;
 pub use row::{
     EntryType, FileOp, FileRow, Row, StoreOp, StoreRow, TreeOp, TreeRow, Until, VersionOp,
-    VersionRow,
+    VersionRow, encode_runs,
 };
 pub use schema::log_schema;
 pub use series::SeriesState;

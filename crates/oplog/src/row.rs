@@ -10,10 +10,12 @@ use tidelog_core::{
 };
 use uuid::Uuid;
 
+use crate::column_stats::{put_number, take_number};
 use crate::epoch::{Epoch, TakeOver};
 use crate::hash::Hash128;
 use crate::history::Horizon;
-use crate::options::{FileOrder, SeriesOptions};
+use crate::layout::{Codec, FileOrder};
+use crate::options::SeriesOptions;
 
 /// What a node of the tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -244,6 +246,13 @@ pub struct FileRow {
     pub unique: bool,
     /// Statistics of its columns, encoded.
     pub column_stats: Bytes,
+    /// How it was asked to be compressed.
+    pub codec: Codec,
+    /// How many rows a row group of it was asked to have at most.
+    pub row_group_rows: u32,
+    /// Of a file in another order than that of event time, the lengths of the stretches that are in
+    /// that order, encoded ([`FileRow::run_rows`]); empty if there are too many.
+    pub runs: Arc<[u8]>,
     /// The commit that holds the row.
     pub commit: CommitVersion,
 }
@@ -255,6 +264,36 @@ impl FileRow {
     pub fn is_of_older_object(&self) -> bool {
         matches!(self.until, Some(Until::All(_))) && !self.location.contains(&self.file.to_string())
     }
+
+    /// Rows of each stretch of the file, from its first row on, that is in order of event time; `None`
+    /// if that is not known.
+    #[must_use]
+    pub fn run_rows(&self) -> Option<Vec<u64>> {
+        if self.order == FileOrder::Time {
+            return Some(vec![self.rows]);
+        }
+        let runs = decode_runs(&self.runs)?;
+        let rows = runs.iter().try_fold(0_u64, |rows, run| rows.checked_add(*run));
+        (rows == Some(self.rows)).then_some(runs)
+    }
+}
+
+/// The lengths of runs, each as LEB128.
+#[must_use]
+pub fn encode_runs(runs: &[u64]) -> Arc<[u8]> {
+    let mut bytes = Vec::with_capacity(runs.len() * 3);
+    for run in runs {
+        put_number(&mut bytes, *run);
+    }
+    bytes.into()
+}
+
+fn decode_runs(mut bytes: &[u8]) -> Option<Vec<u64>> {
+    let mut runs = Vec::new();
+    while !bytes.is_empty() {
+        runs.push(take_number(&mut bytes)?);
+    }
+    Some(runs)
 }
 
 /// A row of the log.
@@ -309,5 +348,18 @@ impl Row {
             Self::Version(row) => row.commit = commit,
             Self::File(row) => row.commit = commit,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_survive_and_cut_bytes_are_refused() {
+        let runs = [1, 127, 128, 300_000, u64::MAX];
+        let bytes = encode_runs(&runs);
+        assert_eq!(decode_runs(&bytes).as_deref(), Some(runs.as_slice()));
+        assert_eq!(decode_runs(&bytes[..bytes.len() - 1]), None);
     }
 }

@@ -36,6 +36,9 @@ pub(crate) mod column {
     pub(crate) const VERSION_BASE: &str = "version_base";
     pub(crate) const PARTITION: &str = "partition";
     pub(crate) const FILE_ORDER: &str = "file_order";
+    pub(crate) const CODEC: &str = "codec";
+    pub(crate) const ROW_GROUP_ROWS: &str = "row_group_rows";
+    pub(crate) const SORTED_RUNS: &str = "sorted_runs";
     pub(crate) const SUPERSEDED: &str = "superseded";
     pub(crate) const UNIQUE: &str = "unique_rows";
     pub(crate) const MIN_UNTIL: &str = "min_until";
@@ -99,6 +102,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         long(column::MIN_UNTIL),
         long(column::MAX_UNTIL),
         binary(column::COLUMN_STATS),
+        text(column::CODEC),
+        long(column::ROW_GROUP_ROWS),
+        binary(column::SORTED_RUNS),
     ]))
 });
 

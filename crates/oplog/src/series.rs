@@ -363,7 +363,7 @@ fn version_bytes(row: &VersionRow) -> u64 {
 
 fn file_bytes(row: &FileRow) -> u64 {
     let texts = row.path.as_str().len() + row.location.len();
-    let facts = row.page_hashes.len() + row.column_stats.len();
+    let facts = row.page_hashes.len() + row.column_stats.len() + row.runs.len();
     (size_of::<FileRow>() + texts + facts + POINTERS_BYTES) as u64
 }
 

@@ -81,6 +81,11 @@ pub(crate) struct WideRow<'a> {
     pub(crate) max_until: Option<i64>,
     #[serde(default, deserialize_with = "hexadecimal")]
     pub(crate) column_stats: Option<Cow<'a, [u8]>>,
+    #[serde(borrow, default)]
+    pub(crate) codec: Option<Text<'a>>,
+    pub(crate) row_group_rows: Option<i64>,
+    #[serde(default, deserialize_with = "hexadecimal")]
+    pub(crate) sorted_runs: Option<Cow<'a, [u8]>>,
 }
 
 /// Microseconds since 1970 of a time as JSON has it.
@@ -141,6 +146,9 @@ pub(crate) struct Columns<'a> {
     min_until: &'a Int64Array,
     max_until: &'a Int64Array,
     column_stats: &'a BinaryArray,
+    codec: &'a StringArray,
+    row_group_rows: &'a Int64Array,
+    sorted_runs: &'a BinaryArray,
 }
 
 pub(crate) fn array<'a, A: Array + 'static>(
@@ -192,6 +200,9 @@ impl<'a> Columns<'a> {
             min_until: array(object, batch, column::MIN_UNTIL)?,
             max_until: array(object, batch, column::MAX_UNTIL)?,
             column_stats: array(object, batch, column::COLUMN_STATS)?,
+            codec: array(object, batch, column::CODEC)?,
+            row_group_rows: array(object, batch, column::ROW_GROUP_ROWS)?,
+            sorted_runs: array(object, batch, column::SORTED_RUNS)?,
         })
     }
 
@@ -232,6 +243,9 @@ impl<'a> Columns<'a> {
             min_until: long(self.min_until, row),
             max_until: long(self.max_until, row),
             column_stats: binary(self.column_stats, row),
+            codec: text(self.codec, row),
+            row_group_rows: long(self.row_group_rows, row),
+            sorted_runs: binary(self.sorted_runs, row),
         }
     }
 }

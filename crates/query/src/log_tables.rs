@@ -55,7 +55,7 @@ const VERSIONS: [&str; 13] = [
     "detail",
     READABLE,
 ];
-const FILES: [&str; 21] = [
+const FILES: [&str; 24] = [
     "commit_version",
     "timestamp",
     "op",
@@ -72,6 +72,9 @@ const FILES: [&str; 21] = [
     "max_version",
     "version_base",
     "file_order",
+    "partition",
+    "codec",
+    "row_group_rows",
     "unique_rows",
     "superseded",
     "min_until",

@@ -21,9 +21,9 @@ use tidelog_core::{
     CommitVersion, Env, FileId, NodeId, TransactionId, TreePath, Version, WalId, WriteTime,
 };
 use tidelog_oplog::{
-    CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, History, Log, Merged,
-    Row, SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, TakeOver, TreeRow, VersionOp,
-    VersionRow,
+    CommitDraft, CommitOutcome, EntryType, Epoch, Expired, FileOp, FileRow, History, LayoutChange,
+    Log, Merged, Row, SeriesOptions, SeriesState, Snapshot, StagedCommit, StoreOp, TakeOver,
+    TreeRow, VersionOp, VersionRow,
 };
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::object_store::path::Path;
@@ -172,6 +172,7 @@ pub(crate) enum TreeChange {
     Create { path: TreePath, entry: EntryType, options: Option<Arc<SeriesOptions>> },
     Rename { from: TreePath, to: TreePath },
     Remove { path: TreePath, recursive: bool },
+    Lay { path: TreePath, change: LayoutChange },
 }
 
 /// What landed.
@@ -513,7 +514,8 @@ impl Work {
             Self::Tree(
                 TreeChange::Create { path, .. }
                 | TreeChange::Rename { from: path, .. }
-                | TreeChange::Remove { path, .. },
+                | TreeChange::Remove { path, .. }
+                | TreeChange::Lay { path, .. },
             ) => path.clone(),
             Self::Compact(compaction) => compaction.path.clone(),
             Self::Revise(revision) => revision.path.clone(),
@@ -778,6 +780,7 @@ impl<'a> Draft<'a> {
                 timestamp,
                 page_hashes: Bytes::new(),
                 column_stats: Bytes::new(),
+                runs: [].into(),
                 ..FileRow::clone(file)
             })
         }));

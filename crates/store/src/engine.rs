@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
-use tidelog_oplog::{EntryType, FileRow, Log, LogOptions, Node, SeriesOptions, Snapshot};
+use tidelog_oplog::{
+    EntryType, FileRow, LayoutChange, LayoutError, Log, LogOptions, Node, SeriesOptions, Snapshot,
+};
 use tidelog_storage::Pins;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
@@ -471,9 +473,21 @@ impl Engine {
             let reason = format!("key column {twice:?} is given twice; name it once");
             return Err(Error::Options { path: path.clone(), reason });
         }
+        let refuse =
+            |error: LayoutError| Error::Options { path: path.clone(), reason: error.to_string() };
+        options.layout().check(!options.key_columns.is_empty()).map_err(refuse)?;
         let options = Some(Arc::new(options));
         let entry = EntryType::FileSeries;
         self.change_tree(TreeChange::Create { path: path.clone(), entry, options }).await
+    }
+
+    /// Changes how the files of a series are laid out. Files that are there stay as they are until they
+    /// are merged or compacted.
+    ///
+    /// # Errors
+    /// If there is no series, or it cannot be laid out so.
+    pub async fn set_layout(&self, path: &TreePath, change: &LayoutChange) -> Result<(), Error> {
+        self.change_tree(TreeChange::Lay { path: path.clone(), change: *change }).await
     }
 
     /// Makes a directory, with its parents.

@@ -8,8 +8,8 @@ use arrow::datatypes::{
     TimeUnit as ArrowUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
-use tidelog_core::{TimeUnit, TreePath};
-use tidelog_oplog::SeriesOptions;
+use tidelog_core::{EventTime, TimeUnit, TreePath};
+use tidelog_oplog::{Layout, SeriesOptions};
 
 use crate::error::Error;
 
@@ -32,6 +32,7 @@ pub struct SeriesSchema {
     unit: TimeUnit,
     keys: Arc<[usize]>,
     dedup: bool,
+    layout: Layout,
 }
 
 impl SeriesSchema {
@@ -69,7 +70,8 @@ impl SeriesSchema {
             })
             .collect();
         let columns = Arc::new(Schema::new_with_metadata(fields, columns.metadata().clone()));
-        Ok(Self { columns, time, unit, keys: keys.into(), dedup: options.dedup })
+        let (dedup, layout) = (options.dedup, options.layout());
+        Ok(Self { columns, time, unit, keys: keys.into(), dedup, layout })
     }
 
     /// The columns that users see.
@@ -122,6 +124,19 @@ impl SeriesSchema {
     #[must_use]
     pub fn dedup(&self) -> bool {
         self.dedup
+    }
+
+    /// How its files are laid out.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The first event time behind the partition of `time`, both in the series' unit; `None` where there
+    /// is none.
+    pub(crate) fn partition_end(&self, time: i64) -> Option<i64> {
+        let time = EventTime::from_unit(time, self.unit)?;
+        self.layout.partition.end_after(time).map(|end| end.ceil_to(self.unit))
     }
 
     /// The values of the time column of `batch`, in the series' unit.

@@ -3,10 +3,20 @@
 use std::sync::Arc;
 
 use tidelog_core::{CommitVersion, Env, NodeId, TreePath, WriteTime};
-use tidelog_oplog::{EntryType, Tree, TreeOp, TreeRow};
+use tidelog_oplog::{EntryType, LayoutChange, Node, SeriesOptions, Tree, TreeOp, TreeRow};
 
 use crate::commit::{Rejected, Target, TargetState, TreeChange};
 use crate::error::Error;
+
+/// Options that an append fixes, with the layout that the series has by now.
+fn with_layout_of(options: &Arc<SeriesOptions>, found: &Node) -> Arc<SeriesOptions> {
+    let layout = found.options.layout();
+    if options.layout() == layout {
+        return Arc::clone(options);
+    }
+    let laid = options.as_ref().clone().with_layout(layout);
+    laid.map_or_else(|_| Arc::clone(options), Arc::new)
+}
 
 /// The tree after some changes that are not committed, and those changes.
 #[derive(Debug, Clone)]
@@ -67,9 +77,10 @@ impl TreeDraft {
             (TargetState::WithoutSchema(schema, options), Some(found))
                 if found.id == node && found.schema.is_none() =>
             {
+                let options = with_layout_of(options, &found);
                 self.push(TreeOp::Set, node, EntryType::FileSeries, path, |row| {
                     row.schema = Some(Arc::clone(schema.columns()));
-                    row.options = Some(Arc::clone(options));
+                    row.options = Some(options);
                 })
             }
             (TargetState::Absent(schema, options), None) => {
@@ -97,7 +108,24 @@ impl TreeDraft {
             }
             TreeChange::Rename { from, to } => self.rename(from, to),
             TreeChange::Remove { path, recursive } => self.remove(path, *recursive),
+            TreeChange::Lay { path, change } => self.lay(path, change),
         }
+    }
+
+    fn lay(&mut self, path: &TreePath, change: &LayoutChange) -> Result<(), Rejected> {
+        let node = self.tree.resolve(path).cloned();
+        let node = node.ok_or_else(|| Error::NotFound { path: path.clone(), at: None })?;
+        if node.entry != EntryType::FileSeries {
+            return Err(Error::WrongEntry { path: path.clone(), expected: "series" }.into());
+        }
+        let options = node.options.as_ref().clone();
+        let layout = change.of(options.layout());
+        let options = options
+            .with_layout(layout)
+            .map_err(|error| Error::Options { path: path.clone(), reason: error.to_string() })?;
+        self.push(TreeOp::Set, node.id, node.entry, path, |row| {
+            row.options = Some(Arc::new(options));
+        })
     }
 
     fn rename(&mut self, from: &TreePath, to: &TreePath) -> Result<(), Rejected> {

@@ -315,10 +315,42 @@ pub enum Op {
     Restore(u8, prop::sample::Index),
     /// Merge the files of all series.
     Compact,
+    /// Change how the files of the series at a path are laid out.
+    Lay(u8, Lay),
     /// Open the handle anew.
     Reopen,
     /// Move the clock by so many microseconds.
     Clock(i64),
+}
+
+/// What of a layout is to change.
+#[derive(Debug, Clone, Copy)]
+pub struct Lay {
+    /// Whether rows are ordered by key.
+    pub by_key: Option<bool>,
+    /// One of the partitions that there are, counted around.
+    pub partition: Option<u8>,
+    /// One of the codecs, counted around.
+    pub codec: Option<u8>,
+    /// Rows of a row group.
+    pub row_group: Option<u32>,
+}
+
+/// Changes of layouts.
+pub fn lays() -> impl Strategy<Value = Lay> {
+    let group = prop_oneof![Just(128_u32), Just(1000)];
+    let parts = (
+        option::of(prop::bool::weighted(0.7)),
+        option::of(any::<u8>()),
+        option::of(any::<u8>()),
+        option::of(group),
+    );
+    parts.prop_map(|(by_key, partition, codec, row_group)| Lay {
+        by_key,
+        partition,
+        codec,
+        row_group,
+    })
 }
 
 /// Rows for a path.
@@ -366,6 +398,7 @@ pub fn histories(
             .prop_map(|(path, slots, rows, stray)| Op::Replace(path, slots, inside(rows, slots, stray))),
         2 => (0..paths, any::<prop::sample::Index>()).prop_map(|(path, to)| Op::Restore(path, to)),
         2 => Just(Op::Compact),
+        2 => (0..paths, lays()).prop_map(|(path, lay)| Op::Lay(path, lay)),
         2 => Just(Op::Reopen),
         3 => prop_oneof![-10_000_000_i64..0, 0_i64..10_000_000].prop_map(Op::Clock),
     ];

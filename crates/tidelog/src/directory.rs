@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tidelog_core::{AsOf, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath};
-use tidelog_oplog::SeriesOptions;
+use tidelog_oplog::{LayoutChange, SeriesOptions};
 use tidelog_query::ReadOptions;
 use tidelog_store::{Append, AppendReceipt, RevisionReceipt};
 
@@ -146,6 +146,13 @@ pub trait SeriesExt {
     /// If the path is taken or leads through something that is not a directory.
     async fn create_series(&self, path: &str, options: SeriesOptions) -> Result<()>;
 
+    /// Changes how the files of a series are laid out. New files, and those that compaction writes, are
+    /// laid out so; [`Store::compact`] brings all of them into the layout.
+    ///
+    /// # Errors
+    /// If there is no series, or it cannot be laid out so: by key without key columns, say.
+    async fn set_series_layout(&self, path: &str, change: LayoutChange) -> Result<()>;
+
     /// Appends `batch` as one version, durable when the call returns. The series is made if it does
     /// not exist; an empty batch stores nothing.
     ///
@@ -263,6 +270,10 @@ pub trait SeriesExt {
 impl SeriesExt for WorkingDirectory {
     async fn create_series(&self, path: &str, options: SeriesOptions) -> Result<()> {
         Ok(self.store.engine().create_series(&self.resolve(path)?, options).await?)
+    }
+
+    async fn set_series_layout(&self, path: &str, change: LayoutChange) -> Result<()> {
+        Ok(self.store.engine().set_layout(&self.resolve(path)?, &change).await?)
     }
 
     async fn append_series_data(

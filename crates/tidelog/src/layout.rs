@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidelog_core::{AsOf, TimeRange, TreePath, Version};
-use tidelog_oplog::{FileOrder, FileRow};
-use tidelog_store::Error as StoreError;
+use tidelog_oplog::{Codec, FileOrder, FileRow, Layout};
+use tidelog_store::{Error as StoreError, Merge};
 
 use crate::error::Result;
 use crate::store::Store;
@@ -19,10 +19,14 @@ pub struct SeriesLayout {
     pub version: Version,
     /// The event times of its rows.
     pub range: Option<TimeRange>,
+    /// How its files are to be laid out.
+    pub layout: Layout,
     /// Its files, and what of it is in memory, in the order of their event times.
     pub files: Vec<LayoutFile>,
     /// How many of them overlap in event time, where most do: so many a read in order has open at once.
     pub depth: usize,
+    /// What [`Store::compact`] would merge.
+    pub next: Vec<Merge>,
 }
 
 /// A file of a series.
@@ -47,6 +51,8 @@ pub struct LayoutFile {
     pub order: FileOrder,
     /// The time partition that it lies in.
     pub partition: Option<String>,
+    /// How it was asked to be compressed; `None` for a piece in memory.
+    pub codec: Option<Codec>,
     /// Whether its rows have been replaced or deleted since, so that only reads of the past open it.
     pub superseded: bool,
     /// Whether no two of its rows share key and event time.
@@ -58,7 +64,6 @@ pub struct LayoutFile {
 impl LayoutFile {
     fn new(row: &FileRow, object: Option<String>, bytes: u64) -> Self {
         Self {
-            object,
             range: row.range,
             first_version: row.min_version,
             last_version: row.max_version,
@@ -67,9 +72,11 @@ impl LayoutFile {
             row_groups: row.row_groups,
             order: row.order,
             partition: row.partition.as_deref().map(str::to_owned),
+            codec: object.is_some().then_some(row.codec),
             superseded: row.until.is_some(),
             unique: row.unique,
             lane: 0,
+            object,
         }
     }
 }
@@ -93,8 +100,10 @@ impl Store {
         let view = match self.engine().series(&path, &AsOf::Head).await {
             Ok(view) => view,
             Err(StoreError::NoSchema { path }) => {
-                let version = Version::NONE;
-                return Ok(SeriesLayout { path, version, range: None, files: vec![], depth: 0 });
+                let layout = self.describe(path.as_str()).await?.options.layout();
+                let (version, files, next) = (Version::NONE, Vec::new(), Vec::new());
+                let (range, depth) = (None, 0);
+                return Ok(SeriesLayout { path, version, range, layout, files, depth, next });
             }
             Err(error) => return Err(error.into()),
         };
@@ -108,7 +117,9 @@ impl Store {
         files.sort_by_key(|file| (file.range.start(), file.range.end(), file.first_version));
         let depth = lay_out(&mut files);
         let range = files.iter().map(|file| file.range).reduce(|a, b| a.union(&b));
-        Ok(SeriesLayout { path, version: view.version(), range, files, depth })
+        let (version, layout) = (view.version(), view.schema().layout());
+        let next = self.engine().next_merges(view.series().node()).await?;
+        Ok(SeriesLayout { path, version, range, layout, files, depth, next })
     }
 }
 
@@ -150,6 +161,7 @@ mod tests {
             row_groups: 1,
             order: FileOrder::Time,
             partition: None,
+            codec: None,
             superseded: false,
             unique: true,
             lane: 0,

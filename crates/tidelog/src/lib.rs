@@ -55,7 +55,10 @@ pub use tidelog_core::{
     AsOf, CommitVersion, ErrorKind, EventTime, Holder, MemoryUsage, NodeId, PathPattern, TimeRange,
     TimeUnit, TransactionId, TreePath, Version, WriteTime,
 };
-pub use tidelog_oplog::{EntryType, FileOrder, Finding, SeriesOptions};
+pub use tidelog_oplog::{
+    Codec, EntryType, FileOrder, Finding, Layout, LayoutChange, LayoutError, Partition,
+    SeriesOptions,
+};
 pub use tidelog_query::{ReadOptions, SqlPolicy};
 pub use tidelog_storage::ReadCacheStatistics;
 pub use tidelog_store::{

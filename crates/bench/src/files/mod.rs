@@ -5,3 +5,4 @@ pub(crate) mod dedup;
 pub(crate) mod large;
 pub(crate) mod late_data;
 pub(crate) mod overlap;
+pub(crate) mod tsbs_size;

@@ -65,24 +65,25 @@ fn files(count: u64) -> String {
 }
 
 fn document(report: &CompactionReport, dry_run: bool) -> Value {
-    let merge = |merge: &Merge| {
-        json!({
-            "files": merge.files,
-            "bytes": merge.bytes,
-            "rows": merge.rows,
-            "superseded": merge.superseded,
-            "reason": merge.reason.to_string(),
-        })
-    };
     let series = report.series.iter().map(|series| {
         json!({
             "path": series.path.as_str(),
             "files_before": series.files_before,
             "files_after": series.files_after,
-            "merges": series.merges.iter().map(merge).collect::<Vec<_>>(),
+            "merges": series.merges.iter().map(merge_json).collect::<Vec<_>>(),
             "bytes_written": series.bytes_written,
             "given_up": series.given_up,
         })
     });
     json!({ "dry_run": dry_run, "series": series.collect::<Vec<_>>() })
+}
+
+pub(super) fn merge_json(merge: &Merge) -> Value {
+    json!({
+        "files": merge.files,
+        "bytes": merge.bytes,
+        "rows": merge.rows,
+        "superseded": merge.superseded,
+        "reason": merge.reason.to_string(),
+    })
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tidelog::{LayoutFile, SeriesLayout};
 
 use crate::args::{Globals, LayoutArgs};
-use crate::commands::{open, range_json, tree_path};
+use crate::commands::compact::merge_json;
+use crate::commands::{layout_json, open, range_json, tree_path};
 use crate::drawing;
 use crate::error::Result;
 use crate::output;
@@ -43,7 +44,9 @@ fn document(layout: &SeriesLayout) -> Value {
         "version": layout.version.number(),
         "event_times": range_json(layout.range),
         "overlap": layout.depth,
+        "layout": layout_json(&layout.layout),
         "bytes": layout.file_bytes(),
+        "next": layout.next.iter().map(merge_json).collect::<Vec<_>>(),
         "files": layout.files.iter().map(file_json).collect::<Vec<_>>(),
     })
 }
@@ -56,7 +59,9 @@ fn file_json(file: &LayoutFile) -> Value {
         "rows": file.rows,
         "bytes": file.bytes,
         "row_groups": file.row_groups,
+        "order": file.order.name(),
         "partition": file.partition,
+        "codec": file.codec.map(|codec| codec.to_string()),
         "superseded": file.superseded,
         "unique_rows": file.unique,
         "lane": file.lane,

@@ -17,10 +17,12 @@ mod wal;
 
 use std::io::Write;
 
-use tidelog::{ErrorKind, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange};
+use tidelog::{
+    ErrorKind, Layout, Partition, SeriesExt, SeriesOptions, Store, StoreBuilder, TimeRange,
+};
 
 use crate::args::{
-    Cli, Command, ConfigCommand, CreateArgs, DemoArgs, Globals, SeriesCommand, WalCommand,
+    Cli, Command, ConfigCommand, CreateArgs, DemoArgs, Globals, SeriesCommand, SetArgs, WalCommand,
 };
 use crate::demo;
 use crate::error::{Error, Result};
@@ -57,6 +59,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         }
         Command::Tiers { watch } => tiers::tiers(globals, watch).await,
         Command::Series(SeriesCommand::Create(args)) => create(globals, args).await,
+        Command::Series(SeriesCommand::Set(args)) => set(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
         Command::Series(SeriesCommand::Delete(args)) => revise::delete(globals, &args).await,
@@ -201,12 +204,51 @@ async fn create(globals: &Globals, args: CreateArgs) -> Result<()> {
     if let Some(unit) = args.unit {
         options = options.with_time_unit(unit);
     }
+    let change = args.layout.change();
+    options = options
+        .clone()
+        .with_layout(change.of(options.layout()))
+        .map_err(|error| Error::usage(error.to_string()))?;
     let store = open(globals).await?;
     let created = store.root().create_series(&args.path, options).await;
     settle(&store).await;
     created?;
     let document = serde_json::json!({ "created": args.path });
     tell(globals, &format!("created {}", args.path), &document)
+}
+
+async fn set(globals: &Globals, args: SetArgs) -> Result<()> {
+    let change = args.layout.change();
+    if change.is_empty() {
+        let what = "nothing to set; name --order, --partition, --codec or --row-group";
+        return Err(Error::usage(what.to_owned()));
+    }
+    let (store, path) = (open(globals).await?, tree_path(&args.path));
+    let changed = store.root().set_series_layout(path, change).await;
+    settle(&store).await;
+    changed?;
+    let layout = store.describe(path).await?.options.layout();
+    let document = serde_json::json!({ "set": path, "layout": layout_json(&layout) });
+    tell(globals, &format!("{path} is laid out by {}", layout_words(&layout)), &document)
+}
+
+/// How files are laid out, in a few words.
+pub(crate) fn layout_words(layout: &Layout) -> String {
+    let partition = match layout.partition {
+        Partition::None => "no partitions".to_owned(),
+        partition => format!("partitions of a {partition}"),
+    };
+    let rows = progress::grouped(u64::from(layout.row_group_rows));
+    format!("{}, {partition}, codec {}, row groups of {rows}", layout.order, layout.codec)
+}
+
+fn layout_json(layout: &Layout) -> serde_json::Value {
+    serde_json::json!({
+        "order": layout.order.name(),
+        "partition": layout.partition.name(),
+        "codec": layout.codec.to_string(),
+        "row_group_rows": layout.row_group_rows,
+    })
 }
 
 #[cfg(test)]

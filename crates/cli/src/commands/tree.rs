@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 use tidelog::{Entry, EntryType, SeriesDescription, Store};
 
 use crate::args::Globals;
-use crate::commands::{open, range_json, range_words, settle, tell, tree_path};
+use crate::commands::{
+    layout_json, layout_words, open, range_json, range_words, settle, tell, tree_path,
+};
 use crate::error::Result;
 use crate::output;
 use crate::progress::{grouped, size};
@@ -204,6 +206,7 @@ fn describe_series(globals: &Globals, series: &SeriesDescription) -> Result<()> 
         row("time column", time.unwrap_or_else(unknown)),
         row("key columns", if keys.is_empty() { "none".to_owned() } else { keys }),
         row("dedup", if options.dedup { "yes" } else { "no" }.to_owned()),
+        row("layout", layout_words(&options.layout())),
     ];
     let mut text = output::columns(None, &rows, &[]);
     if let Some(schema) = &series.schema {
@@ -253,6 +256,7 @@ fn series_json(series: &SeriesDescription) -> Value {
         "time_unit": series.time_unit.or(series.options.time_unit).map(|unit| unit.name()),
         "key_columns": series.options.key_columns,
         "dedup": series.options.dedup,
+        "layout": layout_json(&series.options.layout()),
         "columns": columns,
     })
 }

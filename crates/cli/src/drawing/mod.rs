@@ -8,6 +8,7 @@ mod text;
 
 use tidelog::{EventTime, LayoutFile, SeriesLayout, TimeRange};
 
+use crate::commands::layout_words;
 use crate::progress::{grouped, size};
 
 pub(crate) use picture::{page, picture};
@@ -36,6 +37,23 @@ fn summary(layout: &SeriesLayout) -> String {
     words
 }
 
+/// How the series is to be laid out, and what compaction would do next.
+fn outlook(layout: &SeriesLayout) -> Vec<String> {
+    let mut lines = vec![format!("laid out by {}", layout_words(&layout.layout))];
+    lines.extend(layout.next.iter().map(|merge| {
+        let (verb, files) = match merge.files {
+            1 => ("write", "file anew"),
+            _ => ("merge", "files"),
+        };
+        let bytes = size(merge.bytes);
+        format!("compact would {verb} {} {files} ({bytes}): {}", grouped(merge.files), merge.reason)
+    }));
+    if layout.next.is_empty() {
+        lines.push("compact would leave all as it is".to_owned());
+    }
+    lines
+}
+
 /// The versions, size and state of a file.
 fn versions(file: &LayoutFile) -> String {
     match file.first_version == file.last_version {
@@ -50,7 +68,9 @@ fn marks(file: &LayoutFile) -> String {
         (file.superseded, "superseded"),
         (!file.unique, "has duplicates"),
     ];
-    let marks: Vec<&str> = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+    let partition = file.partition.as_deref().into_iter();
+    let marks = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark);
+    let marks: Vec<&str> = partition.chain(marks).collect();
     marks.join(", ")
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tidelog::{EventTime, LayoutFile, SeriesLayout, TimeRange};
 
-use super::{Scale, marks, summary, versions};
+use super::{Scale, marks, outlook, summary, versions};
 use crate::progress::{grouped, size};
 
 const WIDTH: f64 = 1200.0;
@@ -72,7 +72,11 @@ pub(crate) fn page(layout: &SeriesLayout) -> String {
             escaped(file.object.as_deref().unwrap_or_default()),
         );
     }
-    page.push_str("</table>\n</body>\n</html>\n");
+    page.push_str("</table>\n");
+    for line in outlook(layout) {
+        let _ = writeln!(page, "<p>{}</p>", escaped(&line));
+    }
+    page.push_str("</body>\n</html>\n");
     page
 }
 
@@ -117,9 +121,10 @@ fn boxed(svg: &mut String, file: &LayoutFile, scale: &Scale, newest: f64) {
         some => format!("\n{some}"),
     };
     let words = format!(
-        "{label}\n{}\n{} rows, {}, {} row groups{marks}\n{}",
+        "{label}\n{}\n{} rows by {}, {}, {} row groups{marks}\n{}",
         file.range,
         grouped(file.rows),
+        file.order,
         size(file.bytes),
         file.row_groups,
         file.object.as_deref().unwrap_or_default()

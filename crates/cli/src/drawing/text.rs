@@ -2,7 +2,7 @@
 
 use tidelog::{LayoutFile, SeriesLayout};
 
-use super::{Scale, marks, summary, versions};
+use super::{Scale, marks, outlook, summary, versions};
 use crate::output;
 use crate::progress::{grouped, size};
 
@@ -23,7 +23,7 @@ pub(crate) fn text(layout: &SeriesLayout) -> String {
     text.push_str(&format!("{}  files at a time\n", heights(&bars)));
     let shown = layout.files.iter().zip(&bars).take(LINES_MAX);
     let rows: Vec<Vec<String>> = shown.map(|(file, bar)| row(file, *bar)).collect();
-    let header = ["over event time", "versions", "rows", "size", "", "from", "to"];
+    let header = ["over event time", "versions", "rows", "size", "order", "", "from", "to"];
     text.push_str(&output::columns(Some(&header), &rows, &[2, 3]));
     let more = layout.files.len().saturating_sub(LINES_MAX);
     if more > 0 {
@@ -32,6 +32,7 @@ pub(crate) fn text(layout: &SeriesLayout) -> String {
             grouped(more as u64)
         ));
     }
+    text.push_str(&format!("\n{}\n", outlook(layout).join("\n")));
     text
 }
 
@@ -72,6 +73,7 @@ fn row(file: &LayoutFile, (first, end): (usize, usize)) -> Vec<String> {
         versions(file),
         grouped(file.rows),
         size(file.bytes),
+        file.order.to_string(),
         marks(file),
         file.range.start().to_string(),
         file.range.end().to_string(),

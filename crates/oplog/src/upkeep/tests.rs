@@ -13,7 +13,8 @@ use tidelog_storage::object_store::memory::InMemory;
 use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
-use crate::options::{FileOrder, SeriesOptions};
+use crate::layout::{Codec, FileOrder};
+use crate::options::SeriesOptions;
 use crate::row::{EntryType, FileOp, FileRow, Row, TreeOp, TreeRow, VersionOp, VersionRow};
 use crate::{CommitDraft, CommitOutcome, Hash128, LogOptions};
 
@@ -122,6 +123,9 @@ impl World {
             until: None,
             unique: true,
             column_stats: vec![0].into(),
+            codec: Codec::Auto,
+            row_group_rows: 0,
+            runs: [].into(),
             commit,
         };
         [Row::Version(row), Row::File(file)]

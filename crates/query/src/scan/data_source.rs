@@ -220,10 +220,12 @@ impl DataSource for SeriesSource {
             return Ok(SortOrderPushdownResult::Unsupported);
         }
         if self.satisfies_ascending(order) {
-            return Ok(match self.clone().into_ordered() {
-                Some(ordered) => SortOrderPushdownResult::Exact { inner: Arc::new(ordered) },
-                None => SortOrderPushdownResult::Unsupported,
-            });
+            return Ok(
+                match self.clone().into_ordered().filter(|ordered| !ordered.sorts_files()) {
+                    Some(ordered) => SortOrderPushdownResult::Exact { inner: Arc::new(ordered) },
+                    None => SortOrderPushdownResult::Unsupported,
+                },
+            );
         }
         let leads = order.first().filter(|first| first.options.descending);
         let time_leads = leads

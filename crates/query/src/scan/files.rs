@@ -1,5 +1,6 @@
 //! A data file of the log, or a piece of rows in memory, as DataFusion's file, with exact statistics.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit as ArrowUnit};
@@ -8,7 +9,7 @@ use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::scalar::ScalarValue;
 use tidelog_core::TimeRange;
-use tidelog_oplog::{ColumnStats, FileRow, StatValue};
+use tidelog_oplog::{ColumnStats, FileOrder, FileRow, StatValue};
 use tidelog_storage::object_store::ObjectMeta;
 use tidelog_storage::object_store::path::Path;
 use tidelog_store::{HotFile, SeriesView};
@@ -26,11 +27,53 @@ pub(crate) struct ScanFile {
     pub(crate) partly_visible: bool,
     /// Whether it lies in memory.
     pub(crate) hot: bool,
+    /// Which of its rows are read, and how they are brought into the order of event time.
+    pub(crate) part: Part,
+}
+
+/// What of a file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All rows, in the order of the file.
+    Whole,
+    /// These rows, which are in order of event time.
+    Run(Range<u64>),
+    /// All rows, sorted by event time.
+    Sorted,
 }
 
 impl ScanFile {
     pub(crate) fn range(&self) -> TimeRange {
         self.row.range
+    }
+
+    /// How many rows are read.
+    pub(crate) fn rows(&self) -> u64 {
+        match &self.part {
+            Part::Whole | Part::Sorted => self.row.rows,
+            Part::Run(rows) => rows.end - rows.start,
+        }
+    }
+
+    pub(crate) fn is_in_time_order(&self) -> bool {
+        self.row.order == FileOrder::Time
+    }
+
+    /// The file as parts that are in order of event time each.
+    pub(crate) fn in_time_order(self) -> Vec<Self> {
+        if self.is_in_time_order() {
+            return vec![self];
+        }
+        let Some(runs) = self.row.run_rows() else {
+            return vec![Self { part: Part::Sorted, ..self }];
+        };
+        let mut start = 0;
+        let parts = runs.into_iter().map(|rows| {
+            let run = start..start + rows;
+            start = run.end;
+            Self { part: Part::Run(run), ..self.clone() }
+        });
+        parts.collect()
     }
 }
 
@@ -58,7 +101,14 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
         .with_arrow_schema(own)
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
-    ScanFile { row: Arc::clone(row), file, clean: row.unique, partly_visible, hot: false }
+    ScanFile {
+        row: Arc::clone(row),
+        file,
+        clean: row.unique,
+        partly_visible,
+        hot: false,
+        part: Part::Whole,
+    }
 }
 
 /// A piece of rows in memory as a file of a table whose stored columns are `columns`.

@@ -5,13 +5,19 @@
 //! come out in order, or a cluster, packed into as few *chains* as its depth of overlap, that must
 //! be merged. Merging happens only inside clusters.
 //!
+//! A file that is ordered by key is, where order matters, as many parts as it has stretches in order of
+//! event time, mostly one for each key: a cluster of its own.
+//!
 //! Chains are found by interval partitioning: take files by their start and put each behind the
 //! chain that ended first, if it ended before (J. Kleinberg, É. Tardos, *Algorithm Design*, 4.1).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
-use super::files::ScanFile;
+use super::files::{Part, ScanFile};
+
+/// More overlapping chains than this are not merged.
+pub(super) const MERGE_WIDTH_MAX: usize = 256;
 
 /// A stretch of event time.
 #[derive(Debug, Clone)]
@@ -25,8 +31,8 @@ pub(crate) enum Segment {
 impl Segment {
     pub(crate) fn rows(&self) -> u64 {
         match self {
-            Self::Run(files) => files.iter().map(|file| file.row.rows).sum(),
-            Self::Cluster(chains) => chains.iter().flatten().map(|file| file.row.rows).sum(),
+            Self::Run(files) => files.iter().map(ScanFile::rows).sum(),
+            Self::Cluster(chains) => chains.iter().flatten().map(ScanFile::rows).sum(),
         }
     }
 }
@@ -47,9 +53,26 @@ pub(crate) fn by_time(mut files: Vec<ScanFile>) -> Vec<ScanFile> {
     files
 }
 
-/// The segments of files that are in order of event time. With `dedup`, a file that is not clean is
-/// a cluster of its own, to be deduplicated.
-pub(crate) fn segments(files: Vec<ScanFile>, ties: Ties, dedup: bool) -> Vec<Segment> {
+/// What segments are for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose {
+    pub(crate) ties: Ties,
+    /// Rows are deduplicated: a file that is not clean is a cluster of its own.
+    pub(crate) dedup: bool,
+    /// Rows come out in order of event time.
+    pub(crate) ordered: bool,
+}
+
+impl Purpose {
+    /// Whether a file that overlaps no other is read as it is.
+    fn takes(&self, file: &ScanFile) -> bool {
+        (file.clean || !self.dedup) && (file.is_in_time_order() || !self.ordered)
+    }
+}
+
+/// The segments of files, which are given by their starts.
+pub(crate) fn segments(files: Vec<ScanFile>, purpose: Purpose) -> Vec<Segment> {
+    let ties = purpose.ties;
     let mut segments = Vec::new();
     let mut run = Vec::new();
     let mut cluster: Vec<ScanFile> = Vec::new();
@@ -60,11 +83,11 @@ pub(crate) fn segments(files: Vec<ScanFile>, ties: Ties, dedup: bool) -> Vec<Seg
             Ties::Ordered => file.range().start() <= end,
         });
         if !joins {
-            flush(&mut cluster, &mut run, &mut segments, ties, dedup);
+            flush(&mut cluster, &mut run, &mut segments, purpose);
         }
         cluster.push(file);
     }
-    flush(&mut cluster, &mut run, &mut segments, ties, dedup);
+    flush(&mut cluster, &mut run, &mut segments, purpose);
     if !run.is_empty() {
         segments.push(Segment::Run(run));
     }
@@ -75,20 +98,53 @@ fn flush(
     cluster: &mut Vec<ScanFile>,
     run: &mut Vec<ScanFile>,
     segments: &mut Vec<Segment>,
-    ties: Ties,
-    dedup: bool,
+    purpose: Purpose,
 ) {
     let files = std::mem::take(cluster);
     match files.as_slice() {
         [] => {}
-        [only] if only.clean || !dedup => run.extend(files),
+        [only] if purpose.takes(only) => run.extend(files),
         _ => {
             if !run.is_empty() {
                 segments.push(Segment::Run(std::mem::take(run)));
             }
-            segments.push(Segment::Cluster(chains(files, ties)));
+            segments.push(Segment::Cluster(in_order(files, purpose.ties)));
         }
     }
+}
+
+/// Files as chains that are in order of event time each. Files that are ordered by key are taken apart
+/// as long as no more chains come of it than are merged; the others are sorted, those with the most parts
+/// first.
+fn in_order(files: Vec<ScanFile>, ties: Ties) -> Vec<Vec<ScanFile>> {
+    let mut parts: Vec<Vec<ScanFile>> = files.into_iter().map(ScanFile::in_time_order).collect();
+    loop {
+        let chains = chains(parts.iter().flatten().cloned().collect(), ties);
+        let most = parts.iter_mut().max_by_key(|parts| parts.len());
+        match most.filter(|parts| chains.len() > MERGE_WIDTH_MAX && parts.len() > 1) {
+            Some(parts) => {
+                parts.truncate(1);
+                parts.iter_mut().for_each(|file| file.part = Part::Sorted);
+            }
+            None => return chains,
+        }
+    }
+}
+
+/// The same chains with each file that was taken apart sorted as a whole instead.
+pub(super) fn sorted_instead(
+    chains_of_parts: Vec<Vec<ScanFile>>,
+    ties: Ties,
+) -> Vec<Vec<ScanFile>> {
+    let mut seen = HashSet::new();
+    let files = chains_of_parts.into_iter().flatten().filter_map(|file| match file.part {
+        Part::Whole => Some(file),
+        Part::Run(_) | Part::Sorted => {
+            let is_first = seen.insert(file.row.file);
+            is_first.then(|| ScanFile { part: Part::Sorted, ..file })
+        }
+    });
+    chains(by_time(files.collect()), ties)
 }
 
 /// Packs files, which are in order of their starts, into the fewest chains without overlap.

@@ -4,24 +4,42 @@ use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::memory::DataSourceExec;
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
 use datafusion::datasource::source::{DataSource, OpenArgs};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::parquet::arrow::arrow_reader::RowSelector;
+use datafusion::parquet::arrow::async_reader::AsyncFileReader;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
-use datafusion::physical_expr::{PhysicalExpr, conjunction_opt};
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr, conjunction_opt};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use tidelog_merge::MergeSpec;
+use tidelog_store::FileReaders;
 
 use super::facts::{group, version_expr};
-use super::files::ScanFile;
-use super::layout::Segment;
+use super::files::{Part, ScanFile};
+use super::layout::{Segment, sorted_instead};
 use super::merge_stream::merged;
 use super::source::{SeriesSource, scan_config};
+
+/// Beyond so many inputs of a merge, each reads fewer rows at once, ...
+const WIDE: usize = 16;
+/// ... but at least so many.
+const BATCH_ROWS_MIN: usize = 512;
+
+/// What a page of a column takes that is decoded, about.
+const PAGE_BYTES: usize = 96 * 1024;
 
 /// What the partitions of one execution share: the queues of files that are cut, and that are not.
 #[derive(Debug)]
@@ -144,19 +162,126 @@ impl SeriesSource {
             Some(cut) => source.within(cut.range),
             None => source,
         };
-        let groups = chains.into_iter().map(group).collect();
+        let (chains, held) = self.within_memory(chains, exprs.len(), context);
+        let groups = chains.iter().cloned().map(group).collect();
         let projection = ProjectionExprs::new(exprs);
-        let config = scan_config(&self.facts, source, &projection, groups, true)?;
-        let inputs = (0..config.file_groups.len())
-            .map(|chain| config.open(chain, Arc::clone(context)))
-            .collect::<Result<Vec<_>>>()?;
+        let mut config = scan_config(&self.facts, source, &projection, groups, true)?;
+        let batch_rows = context.session_config().batch_size();
+        if chains.len() > WIDE {
+            // Each has a batch in memory.
+            let fewer = (batch_rows * WIDE / chains.len()).max(BATCH_ROWS_MIN);
+            config.batch_size = Some(fewer.min(batch_rows));
+        }
+        let order: Vec<usize> = [time].into_iter().chain(keys.clone()).chain(version).collect();
+        let mut inputs = Vec::with_capacity(chains.len());
+        for (chain, files) in chains.into_iter().enumerate() {
+            inputs.push(match files.iter().all(|file| file.part == Part::Whole) {
+                true => config.open(chain, Arc::clone(context))?,
+                false => self.open_parts(&config, files, &order, context)?,
+            });
+        }
         let spec = MergeSpec::new(config.projected_schema()?, time)
             .with_keys(keys)
             .with_version(version)
             .with_dedup(roles.dedup)
-            .with_batch_rows(context.session_config().batch_size());
-        merged(spec, inputs, columns)
+            .with_batch_rows(batch_rows);
+        let rows = merged(spec, inputs, columns)?;
+        let Some(held) = held else { return Ok(rows) };
+        let schema = rows.schema();
+        // Given back when the last row has gone.
+        let rows = rows.inspect(move |_| debug_assert!(held.size() > 0));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
+
+    /// Chains that can be open at once, each with a page of each of `columns`; where there is no memory for
+    /// that, files that are taken apart are sorted instead, which can spill.
+    fn within_memory(
+        &self,
+        chains: Vec<Vec<ScanFile>>,
+        columns: usize,
+        context: &Arc<TaskContext>,
+    ) -> (Vec<Vec<ScanFile>>, Option<MemoryReservation>) {
+        let is_part = |file: &ScanFile| matches!(file.part, Part::Run(_));
+        let width = chains.iter().filter(|files| files.iter().any(is_part)).count();
+        if width <= WIDE {
+            return (chains, None);
+        }
+        let consumer = MemoryConsumer::new("pages of files that are ordered by key");
+        let held = consumer.register(context.memory_pool());
+        match held.try_grow(width * columns * PAGE_BYTES) {
+            Ok(()) => (chains, Some(held)),
+            Err(_) => (sorted_instead(chains, self.ties()), None),
+        }
+    }
+
+    /// Opens parts of files one after the other, each brought into the order of event time. The columns at
+    /// `order` are those by which rows are ordered.
+    fn open_parts(
+        &self,
+        config: &FileScanConfig,
+        files: Vec<ScanFile>,
+        order: &[usize],
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let schema = config.projected_schema()?;
+        let sort = sort_order(&schema, order)?;
+        let (config, context) = (config.clone(), Arc::clone(context));
+        let readers = self.facts.readers.clone();
+        let streams = futures::stream::iter(files).then(move |file| {
+            let (mut config, context) = (config.clone(), Arc::clone(&context));
+            let (readers, sort) = (readers.clone(), sort.clone());
+            async move {
+                let is_sorted = file.part == Part::Sorted;
+                let file = with_rows(file, &readers).await?;
+                config.file_groups = vec![FileGroup::new(vec![file])];
+                if is_sorted {
+                    let scan = DataSourceExec::from_data_source(config);
+                    return SortExec::new(sort, scan).execute(0, context);
+                }
+                config.open(0, context)
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, streams.try_flatten())))
+    }
+}
+
+/// Ascending by these columns, nulls first.
+fn sort_order(schema: &SchemaRef, columns: &[usize]) -> Result<LexOrdering> {
+    let options = SortOptions { descending: false, nulls_first: true };
+    let of_column = |column: &usize| {
+        let named = Column::new(schema.field(*column).name(), *column);
+        PhysicalSortExpr::new(Arc::new(named), options)
+    };
+    LexOrdering::new(columns.iter().map(of_column))
+        .ok_or_else(|| DataFusionError::Internal("nothing to sort by".to_owned()))
+}
+
+/// A file of which only the rows of its part are read.
+async fn with_rows(file: ScanFile, readers: &FileReaders) -> Result<PartitionedFile> {
+    let Part::Run(run) = &file.part else { return Ok(file.file) };
+    let metadata = readers.reader(Arc::clone(&file.row)).get_metadata(None).await?;
+    let groups = metadata.row_groups();
+    let mut access = ParquetAccessPlan::new_none(groups.len());
+    let mut start = 0;
+    for (index, group) in groups.iter().enumerate() {
+        let end = start + u64::try_from(group.num_rows()).unwrap_or_default();
+        let (first, last) = (run.start.clamp(start, end), run.end.clamp(start, end));
+        if (first, last) == (start, end) {
+            access.scan(index);
+        } else if first < last {
+            let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+            let selectors = [
+                RowSelector::skip(count(first - start)),
+                RowSelector::select(count(last - first)),
+                RowSelector::skip(count(end - last)),
+            ];
+            let selectors = selectors.into_iter().filter(|selector| selector.row_count > 0);
+            access.scan(index);
+            access.scan_selection(index, selectors.collect::<Vec<_>>().into());
+        }
+        start = end;
+    }
+    Ok(file.file.with_extension(access))
 }
 
 fn one_after_the_other(

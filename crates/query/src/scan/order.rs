@@ -12,19 +12,17 @@ use datafusion::physical_expr::{
 };
 use datafusion::physical_plan::SortOrderPushdownResult;
 
-use super::layout::{Segment, Ties, join_runs, segments};
+use super::files::Part;
+use super::layout::{MERGE_WIDTH_MAX, Purpose, Segment, Ties, join_runs, segments};
 use super::source::{Layout, SeriesSource};
-
-/// More overlapping chains than this are sorted, which can spill, rather than merged.
-const MERGE_WIDTH_MAX: usize = 256;
 
 impl SeriesSource {
     /// The same scan as one stream in order of event time; `None` if it would have to merge more
     /// than is sensible, or has no common time column.
     pub(crate) fn into_ordered(self) -> Option<Self> {
         self.facts.roles.time.as_ref()?;
-        let (ties, dedup) = (self.ties(), self.facts.roles.dedup);
-        let segments = join_runs(segments(self.facts.by_time.clone(), ties, dedup));
+        let purpose = Purpose { ties: self.ties(), dedup: self.facts.roles.dedup, ordered: true };
+        let segments = join_runs(segments(self.facts.by_time.clone(), purpose));
         let width = |segment: &Segment| match segment {
             Segment::Run(_) => 1,
             Segment::Cluster(chains) => chains.len(),
@@ -34,6 +32,17 @@ impl SeriesSource {
         }
         let layout = Layout::Segments { partitions: vec![segments], ordered: true };
         Some(Self { layout, ..self })
+    }
+
+    /// Whether files are sorted on the way, so that the plan may as well do it: it knows the limit.
+    pub(super) fn sorts_files(&self) -> bool {
+        let Layout::Segments { partitions, .. } = &self.layout else { return false };
+        partitions.iter().flatten().any(|segment| match segment {
+            Segment::Run(_) => false,
+            Segment::Cluster(chains) => {
+                chains.iter().flatten().any(|file| file.part == Part::Sorted)
+            }
+        })
     }
 
     pub(super) fn ties(&self) -> Ties {

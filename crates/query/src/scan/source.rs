@@ -32,7 +32,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use super::cut::TimeCut;
 use super::facts::{Counts, Kept, ScanFacts, is_clean};
 use super::files::ScanFile;
-use super::layout::{Segment, Ties, balance, segments};
+use super::layout::{Purpose, Segment, Ties, balance, segments};
 use super::newest::Newest;
 use super::tiers::TieredSource;
 
@@ -76,7 +76,8 @@ impl SeriesSource {
         let limit = limit.filter(|_| !dirty);
         let config = FileScanConfigBuilder::from(config).with_limit(limit).build();
         let layout = if dirty {
-            let segments = segments(facts.by_time.clone(), Ties::Ordered, true);
+            let purpose = Purpose { ties: Ties::Ordered, dedup: true, ordered: false };
+            let segments = segments(facts.by_time.clone(), purpose);
             Layout::Segments { partitions: balance(segments, facts.partitions), ordered: false }
         } else {
             Layout::Parallel

@@ -4,27 +4,33 @@
 //! of its own while requests are made elsewhere.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::DecodeResult;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use tidelog_core::TreePath;
 use tidelog_oplog::{FileRow, Until};
 
 use crate::error::{Error, version_words};
+use crate::series_schema::{SeriesSchema, time_values};
 
 /// Files in order of event time, no two of which share an instant.
 pub(crate) struct Chain {
     files: VecDeque<Arc<FileRow>>,
     open: Option<(Arc<FileRow>, ParquetPushDecoder)>,
     wanted: Wanted,
+    within: Option<Within>,
 }
 
 /// The columns that are read of files.
@@ -41,6 +47,67 @@ pub(crate) struct Wanted {
     pub(crate) batch_rows: usize,
 }
 
+/// A range of event time.
+#[derive(Debug, Clone)]
+pub(super) struct Within {
+    pub(super) path: TreePath,
+    pub(super) schema: SeriesSchema,
+    /// In the series' unit.
+    pub(super) times: RangeInclusive<i64>,
+}
+
+impl Within {
+    /// The rows of a batch that lie inside.
+    fn of(&self, rows: &RecordBatch) -> Result<RecordBatch, Error> {
+        let times = self.schema.times(&self.path, rows)?;
+        let is_inside = BooleanArray::from_unary(&times, |time| self.times.contains(&time));
+        filter_record_batch(rows, &is_inside).map_err(|error| Error::Compaction {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The row groups of a file that may have rows inside, and the rows of these that may.
+    fn selection(&self, metadata: &ParquetMetaData) -> Option<(Vec<usize>, RowSelection)> {
+        let fields = self.schema.stored_columns();
+        let descriptor = metadata.file_metadata().schema_descr();
+        let converter =
+            StatisticsConverter::try_new(self.schema.time_column(), &fields, descriptor).ok()?;
+        let all: Vec<usize> = (0..metadata.num_row_groups()).collect();
+        let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
+        let bounds = |values: ArrayRef| time_values(&values);
+        let least = bounds(converter.data_page_mins(columns, offsets, &all).ok()?)?;
+        let greatest = bounds(converter.data_page_maxes(columns, offsets, &all).ok()?)?;
+        let rows = converter.data_page_row_counts(offsets, metadata.row_groups(), &all).ok()??;
+        let may_be_inside = |page: usize| {
+            let is_after = least.is_valid(page) && least.value(page) > *self.times.end();
+            let is_before = greatest.is_valid(page) && greatest.value(page) < *self.times.start();
+            !is_after && !is_before
+        };
+        let mut page = 0;
+        let (mut groups, mut selectors) = (Vec::new(), Vec::new());
+        for group in all {
+            let mut left = u64::try_from(metadata.row_group(group).num_rows()).ok()?;
+            let mut of_group = Vec::new();
+            while left > 0 {
+                let count = rows.value(page);
+                let rows = usize::try_from(count).ok()?;
+                of_group.push(match may_be_inside(page) {
+                    true => RowSelector::select(rows),
+                    false => RowSelector::skip(rows),
+                });
+                left = left.checked_sub(count)?;
+                page += 1;
+            }
+            if of_group.iter().any(|selector| !selector.skip) {
+                groups.push(group);
+                selectors.extend(of_group);
+            }
+        }
+        Some((groups, selectors.into()))
+    }
+}
+
 /// What comes next of a chain.
 pub(crate) enum Next {
     Rows(RecordBatch),
@@ -53,7 +120,12 @@ pub(crate) enum Next {
 
 impl Chain {
     pub(crate) fn new(files: VecDeque<Arc<FileRow>>, wanted: Wanted) -> Self {
-        Self { files, open: None, wanted }
+        Self { files, open: None, wanted, within: None }
+    }
+
+    /// Leaves out rows that lie elsewhere.
+    pub(super) fn within(self, within: Within) -> Self {
+        Self { within: Some(within), ..self }
     }
 
     pub(crate) fn next(&mut self) -> Result<Next, Error> {
@@ -62,7 +134,11 @@ impl Chain {
         };
         match decoder.try_decode().map_err(|error| damaged(file, &error))? {
             DecodeResult::NeedsData(ranges) => Ok(Next::Fetch(ranges)),
-            DecodeResult::Data(rows) => Ok(Next::Rows(completed(file, rows, &self.wanted)?)),
+            DecodeResult::Data(rows) => {
+                let rows = completed(file, rows, &self.wanted)?;
+                let rows = self.within.as_ref().map_or(Ok(rows.clone()), |within| within.of(&rows));
+                Ok(Next::Rows(rows?))
+            }
             DecodeResult::Finished => {
                 self.open = None;
                 self.next()
@@ -80,9 +156,19 @@ impl Chain {
             }
             None => ProjectionMask::all(),
         };
+        let selection = self.within.as_ref().and_then(|within| within.selection(&metadata));
         let decoder = ParquetPushDecoderBuilder::try_new_decoder(metadata)
-            .map(|builder| builder.with_batch_size(self.wanted.batch_rows))
-            .and_then(|builder| builder.with_projection(projection).build())
+            .and_then(|builder| {
+                let builder = builder.with_batch_size(self.wanted.batch_rows);
+                let builder = builder.with_projection(projection);
+                match selection {
+                    None => builder,
+                    Some((groups, rows)) => {
+                        builder.with_row_groups(groups).with_row_selection(rows)
+                    }
+                }
+                .build()
+            })
             .map_err(|error| damaged(&file, &error))?;
         self.open = Some((file, decoder));
         Ok(())

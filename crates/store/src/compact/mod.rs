@@ -7,7 +7,9 @@
 //! | `replaced` | rows that a later version has replaced, told apart |
 //! | `output` | merged rows cut into files |
 //! | `ending` | rows that end with a change of data told apart, and rows as of an earlier version |
-//! | `rewrite` | from files to files, in bounded memory |
+//! | `rewrite` | from files to files, in bounded memory: the requests |
+//! | `work` | what is done between them: merging, telling apart, encoding |
+//! | `sliced` | the same where rows are ordered by key |
 //! | `throttle` | bytes at no more than a rate |
 //! | `lane` | compaction in the background |
 //!
@@ -28,17 +30,19 @@ mod output;
 pub(crate) mod plan;
 mod replaced;
 pub(crate) mod rewrite;
+mod sliced;
 pub(crate) mod throttle;
+pub(crate) mod work;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use tidelog_core::{FileId, Holder, NodeId, PathPattern, TreePath};
-use tidelog_oplog::{EntryType, FileRow, SeriesState};
+use tidelog_core::{EventTime, FileId, Holder, NodeId, PathPattern, TreePath};
+use tidelog_oplog::{EntryType, FileOrder, FileRow, Layout, Partition, SeriesState};
 
 pub(crate) use self::lane::{Touched, spawn};
 pub use self::plan::Reason;
-use self::plan::{Eagerness, FileFacts, Goal, Job, plan};
+use self::plan::{Eagerness, FileFacts, Goal, Job, alone, is_large, plan};
 use self::rewrite::{Purpose, Rewrite, rewrite};
 use self::throttle::Throttle;
 use crate::commit::{Compaction, Rejected, WeakWriter, Work};
@@ -49,6 +53,11 @@ use crate::series_schema::SeriesSchema;
 /// Jobs of one series that one call does at most: each makes files fewer or apart, so that more are
 /// never needed unless somebody else makes new ones all the while.
 const JOBS_MAX: usize = 1000;
+
+/// Bytes of rows that wait in memory to be ordered by key, at least ...
+const SORT_BYTES_MIN: u64 = 1 << 20;
+/// ... and at most.
+const SORT_BYTES_MAX: u64 = 48 << 20;
 
 /// How files are kept few, large and sorted.
 #[derive(Debug, Clone)]
@@ -147,6 +156,18 @@ impl Engine {
             });
         }
         Ok(report)
+    }
+
+    /// What [`Engine::compact`] would merge in one series first, by the newest state that the handle has
+    /// seen. Nothing is written.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn next_merges(&self, node: NodeId) -> Result<Vec<Merge>, Error> {
+        let compactor = Compactor::new(self.ground(), self.compaction(), Throttle::default());
+        let Some(found) = compactor.series(node).await? else { return Ok(Vec::new()) };
+        let jobs = compactor.jobs(&found, Eagerness::Fully);
+        Ok(jobs.iter().map(PlannedJob::told).collect())
     }
 
     /// One merge in each series that this handle has written to, where it is due and small: what a
@@ -254,24 +275,29 @@ impl Compactor {
 
     /// What is to be merged, the most urgent first.
     fn jobs(&self, found: &Found, eagerness: Eagerness) -> Vec<PlannedJob> {
-        let (standing, replaced): (Vec<_>, Vec<_>) =
-            found.state.files().cloned().partition(|file| file.until.is_none());
+        let layout = found.schema.layout();
         let memory = self.ground.memory.within_reach(Holder::Compaction);
+        // Beside a file that is ordered by key in the making, rows wait to be brought into that order.
+        let part = if layout.order == FileOrder::Time { 5 } else { 3 };
         let goal = |dedup| Goal {
-            target_bytes: self.options.target_bytes.min(memory / 8 * 5).max(1),
+            target_bytes: self.options.target_bytes.min(memory / 8 * part).max(1),
             open_bytes_max: memory / 4,
             eagerness,
             dedup,
         };
-        let planned = |files: Vec<Arc<FileRow>>, dedup: bool| {
-            let facts: Vec<FileFacts> = files.iter().map(|file| facts(file)).collect();
-            plan(&facts, &goal(dedup)).into_iter().map(move |job| {
-                let inputs = job.inputs.iter().map(|input| Arc::clone(&files[*input])).collect();
-                PlannedJob { job, inputs }
-            })
-        };
+        let (standing, replaced): (Vec<_>, Vec<_>) =
+            found.state.files().cloned().partition(|file| file.until.is_none());
         // Which of the replaced rows share an instant makes no difference at head.
-        planned(standing, found.schema.dedup()).chain(planned(replaced, false)).collect()
+        let of = |files, dedup| {
+            let goal = goal(dedup);
+            let groups = by_partition(files, &layout).into_iter();
+            groups.flat_map(move |files| jobs_of(&files, &layout, &goal)).collect::<Vec<_>>()
+        };
+        let mut jobs = of(standing, found.schema.dedup());
+        jobs.extend(of(replaced, false));
+        // What is laid out anew is no less good meanwhile.
+        jobs.sort_by_key(|planned| planned.job.reason == Reason::Layout);
+        jobs
     }
 
     /// Does all that can be done to a series.
@@ -346,15 +372,18 @@ impl Compactor {
         let open: u64 = planned.inputs.iter().map(|file| facts(file).group_bytes).sum();
         let reach = self.ground.memory.within_reach(Holder::Compaction);
         let file = planned.job.bytes.div_ceil(planned.job.files.max(1));
-        memory.set((file / 8 * 11 + open.min(reach / 4)).min(reach));
+        let sort_bytes = sort_bytes(reach);
         let rewriting = Rewrite {
             path: found.path.clone(),
             node: found.node,
             schema: found.schema.clone(),
             inputs: planned.inputs,
             job: planned.job,
+            sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose: Purpose::Merge,
         };
+        let sorted = if rewriting.is_by_key() { sort_bytes } else { 0 };
+        memory.set((file / 8 * 11 + open.min(reach / 4) + sorted).min(reach));
         let puts_since = self.ground.log.snapshot().next_commit();
         let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
             Ok(written) => written.files,
@@ -385,6 +414,62 @@ impl Compactor {
         let Some(found) = self.series(rewriting.node).await? else { return Ok(false) };
         Ok(found.state.are_live(rewriting.inputs.iter().map(|file| file.file)))
     }
+}
+
+/// Files that may be merged with one another: those of one partition, and those that lie in several.
+fn by_partition(files: Vec<Arc<FileRow>>, layout: &Layout) -> Vec<Vec<Arc<FileRow>>> {
+    let mut groups: BTreeMap<Option<EventTime>, Vec<Arc<FileRow>>> = BTreeMap::new();
+    for file in files {
+        let partition = match layout.partition.holds(file.range.start(), file.range.end()) {
+            true => layout.partition.end_after(file.range.start()).unwrap_or(EventTime::MAX),
+            false => EventTime::MIN,
+        };
+        let partition = Some(partition).filter(|_| layout.partition != Partition::None);
+        groups.entry(partition).or_default().push(file);
+    }
+    groups.into_values().collect()
+}
+
+/// What is to be merged of the files of a group, and then what is to be written anew alone.
+fn jobs_of(files: &[Arc<FileRow>], layout: &Layout, goal: &Goal) -> Vec<PlannedJob> {
+    let facts: Vec<FileFacts> = files.iter().map(|file| facts(file)).collect();
+    let mut jobs = plan(&facts, goal);
+    let planned: HashSet<usize> = jobs.iter().flat_map(|job| job.inputs.iter().copied()).collect();
+    let is_due = |file: &FileRow| match goal.eagerness {
+        Eagerness::Fully => !is_laid(file, layout),
+        // Small files come to be laid out right when they are merged, codec and row groups of large ones
+        // are not worth the bytes.
+        Eagerness::WhenDue => {
+            is_large(file.size, goal.target_bytes) && !is_sorted_and_parted(file, layout)
+        }
+    };
+    let left =
+        files.iter().enumerate().filter(|(place, file)| !planned.contains(place) && is_due(file));
+    jobs.extend(left.map(|(place, file)| alone(place, file.size, goal)));
+    let with_files = |job: Job| {
+        let inputs = job.inputs.iter().map(|input| Arc::clone(&files[*input])).collect();
+        PlannedJob { job, inputs }
+    };
+    jobs.into_iter().map(with_files).collect()
+}
+
+/// Whether a file is as compaction would write it.
+fn is_laid(file: &FileRow, layout: &Layout) -> bool {
+    // Fewer rows than either allows are one row group anyway.
+    let is_one_group = file.rows <= u64::from(file.row_group_rows)
+        && file.rows <= u64::from(layout.row_group_rows);
+    is_sorted_and_parted(file, layout)
+        && file.codec == layout.codec
+        && (file.row_group_rows == layout.row_group_rows || is_one_group)
+}
+
+fn is_sorted_and_parted(file: &FileRow, layout: &Layout) -> bool {
+    file.order == layout.order && layout.partition.holds(file.range.start(), file.range.end())
+}
+
+/// Bytes of rows that may wait to be brought into another order, of so much memory within reach.
+pub(crate) fn sort_bytes(reach: u64) -> u64 {
+    (reach / 4).clamp(SORT_BYTES_MIN, SORT_BYTES_MAX)
 }
 
 fn facts(file: &FileRow) -> FileFacts {

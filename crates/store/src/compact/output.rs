@@ -1,9 +1,10 @@
 //! Merged rows cut into files.
 //!
-//! A file ends at a change of event time, once it has its share of the rows or the plan says so: bytes
+//! In order of event time a file ends at a change of event time, once it has its share of the rows or the plan says so: bytes
 //! are not known before rows are written, and a plan that is made of guesses might never come to rest.
 //! Where so many rows have one event time that a file would become much too large, it ends between two
-//! keys or versions: rows of equal event time, key and version never lie in two files.
+//! keys or versions: rows of equal event time, key and version never lie in two files. In order of keys
+//! a file ends where it is told to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use arrow::compute::{concat, concat_batches, partition};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use tidelog_core::TreePath;
+use tidelog_oplog::FileOrder;
 
-use crate::encode::{EncodedFile, FileWriter, Style};
+use crate::encode::{EncodedFile, Expected, FileWriter, Style};
 use crate::error::Error;
 use crate::hot::memory_of;
 use crate::prepare::{PreparedRows, is_unique};
@@ -60,13 +62,15 @@ pub(super) struct Output {
     rows: usize,
     /// The last of them.
     last: Option<RecordBatch>,
+    /// The first event time behind the partition that the file lies in.
+    border: Option<i64>,
     ready: VecDeque<EncodedFile>,
 }
 
 impl Output {
     pub(super) fn new(shape: Shape) -> Self {
         let (waiting, ready) = (Vec::new(), VecDeque::new());
-        Self { shape, waiting, file: None, rows: 0, last: None, ready }
+        Self { shape, waiting, file: None, rows: 0, last: None, border: None, ready }
     }
 
     /// A file that is complete.
@@ -88,15 +92,30 @@ impl Output {
         self.put(rows)
     }
 
-    /// Ends the last file.
+    /// Ends the open file, if there is one.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         self.end_file()
     }
 
     /// How many of `rows` still belong to the open file, if it ends before the last of them.
     fn next_end(&mut self, rows: &RecordBatch) -> Result<Option<usize>, Error> {
+        if self.shape.schema.layout().order == FileOrder::KeyTime {
+            // Its event times were chosen before, and each key has rows of all of them.
+            return Ok(None);
+        }
         let times = self.shape.schema.times(&self.shape.path, rows)?;
         let (times, count) = (times.values(), times.len());
+        if self.border.is_none() {
+            self.border = times.first().and_then(|first| self.shape.schema.partition_end(*first));
+        }
+        let inside = self.border.map_or(count, |end| times.partition_point(|time| *time < end));
+        let planned = self.planned_end(&rows.slice(0, inside), &times[..inside])?;
+        Ok(planned.or_else(|| Some(inside).filter(|inside| *inside < count)))
+    }
+
+    /// The same by the plan, for rows of one partition.
+    fn planned_end(&mut self, rows: &RecordBatch, times: &[i64]) -> Result<Option<usize>, Error> {
+        let count = times.len();
         while let Some(cut) = self.shape.cuts.front() {
             let end = times.partition_point(|time| time < cut);
             if end == count {
@@ -183,8 +202,9 @@ impl Output {
         let waiting = std::mem::take(&mut self.waiting);
         let Shape { path, schema, columns, may_hold_nan, file_rows, file_bytes, .. } = &self.shape;
         let sample = sample(columns, &waiting).map_err(|error| self.fail(&error))?;
-        let may_hold_nan = |column: usize| may_hold_nan.get(column).copied().unwrap_or(false);
-        let style = Style::of_stream(&sample, columns, *file_rows, *file_bytes, may_hold_nan);
+        let expected =
+            Expected { rows: *file_rows, bytes: *file_bytes, may_hold_nan: may_hold_nan.to_vec() };
+        let style = Style::new(schema.layout(), columns, &sample, &expected);
         self.file = Some(FileWriter::try_new(path, schema, Arc::clone(columns), &style)?);
         // The first of these has none before it in the file.
         self.last = None;
@@ -222,7 +242,7 @@ impl Output {
         if !self.waiting.is_empty() {
             self.begin()?;
         }
-        (self.last, self.rows) = (None, 0);
+        (self.last, self.rows, self.border) = (None, 0, None);
         self.ready.extend(self.file.take().map(FileWriter::finish).transpose()?);
         Ok(())
     }

@@ -13,39 +13,24 @@
 //! The work says which bytes it wants and hands over files that are complete; requests are made between.
 //! Every page is checked against the log before it is decoded.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::ops::Range;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use bytes::Bytes;
+use arrow::datatypes::SchemaRef;
 use futures::future::try_join_all;
-use parquet::file::metadata::ParquetMetaData;
-use tidelog_core::{EventTime, FileId, NodeId, TimeRange, TreePath};
-use tidelog_merge::{MergeSpec, Merger, Step};
-use tidelog_oplog::{ColumnStats, FileRow};
+use tidelog_core::{FileId, NodeId, TimeRange, TreePath};
+use tidelog_oplog::{FileOrder, FileRow};
 
 use super::ending::{Earlier, Ending};
-use super::input::{Chain, Next, Wanted};
-use super::output::{Output, Shape};
 use super::plan::Job;
-use super::replaced::{Apart, Replaced};
+use super::sliced::SlicedWork;
 use super::throttle::Throttle;
+use super::work::{Given, Outcome, TimeWork, Want};
 use crate::encode::EncodedFile;
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::file_reader::FileReader;
 use crate::series_schema::SeriesSchema;
-
-const BATCH_ROWS_MAX: usize = 8192;
-const BATCH_ROWS_MIN: usize = 256;
-/// A batch takes about so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
-/// Below this the bytes of a file cannot be told while it is written.
-const FILE_BYTES_LEAST: usize = 16 << 20;
-/// What a value takes in memory at least, about.
-const VALUE_BYTES: usize = 16;
 
 /// Files of one series to be written anew.
 #[derive(Debug, Clone)]
@@ -56,6 +41,8 @@ pub(crate) struct Rewrite {
     /// All of rows that stand, or all of rows that have ended; to copy rows, either.
     pub(crate) inputs: Vec<Arc<FileRow>>,
     pub(crate) job: Job,
+    /// Bytes of rows that may wait in memory to be brought into another order.
+    pub(crate) sort_bytes: usize,
     pub(crate) purpose: Purpose,
 }
 
@@ -79,6 +66,32 @@ pub(crate) struct Rewritten {
     pub(crate) ended: Vec<FileRow>,
 }
 
+impl Rewrite {
+    /// Whether the rows have ended.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.inputs.iter().any(|file| file.until.is_some())
+    }
+
+    /// Whether rows are copied as they stood.
+    pub(super) const fn is_copy(&self) -> bool {
+        matches!(self.purpose, Purpose::Copy(_))
+    }
+
+    /// The columns of the inputs.
+    pub(super) fn columns(&self) -> SchemaRef {
+        match self.is_superseded() || self.is_copy() {
+            true => self.schema.superseded_columns(),
+            false => self.schema.stored_columns(),
+        }
+    }
+
+    /// Whether rows have to be brought into another order than that of event time, or out of it.
+    pub(crate) fn is_by_key(&self) -> bool {
+        self.schema.layout().order == FileOrder::KeyTime
+            || self.inputs.iter().any(|file| file.order == FileOrder::KeyTime)
+    }
+}
+
 /// Writes files out of others; nothing names them yet.
 pub(crate) async fn rewrite(
     ground: &Ground,
@@ -86,7 +99,7 @@ pub(crate) async fn rewrite(
     throttle: &Throttle,
 ) -> Result<Rewritten, Error> {
     let mut work = Work::new(rewrite)?;
-    let mut readers: Vec<Option<FileReader>> = (0..work.chains.len()).map(|_| None).collect();
+    let mut readers: HashMap<usize, FileReader> = HashMap::new();
     let mut written = Rewritten::default();
     loop {
         let run = tokio::task::spawn_blocking(move || {
@@ -98,12 +111,12 @@ pub(crate) async fn rewrite(
         match outcome? {
             Outcome::Wants(wants) => {
                 let asked = wants.into_iter().map(|want| {
-                    let reader = readers.get_mut(want.chain()).and_then(Option::take);
+                    let reader = readers.remove(&want.chain());
                     answer(ground, want, reader, throttle)
                 });
                 for (chain, reader, given) in try_join_all(asked).await? {
-                    readers[chain] = Some(reader);
-                    work.given.push((chain, given));
+                    readers.insert(chain, reader);
+                    work.give(chain, given);
                 }
             }
             Outcome::File(file) => {
@@ -115,7 +128,7 @@ pub(crate) async fn rewrite(
             Outcome::Done => break,
         }
     }
-    if !matches!(rewrite.purpose, Purpose::Copy(_)) {
+    if !rewrite.is_copy() {
         check(rewrite, &written)?;
     }
     Ok(written)
@@ -181,281 +194,34 @@ fn check(rewrite: &Rewrite, written: &Rewritten) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a chain wants.
-enum Want {
-    Open(usize, Arc<FileRow>),
-    Fetch(usize, Vec<Range<u64>>),
-}
-
-impl Want {
-    const fn chain(&self) -> usize {
-        match self {
-            Self::Open(chain, _) | Self::Fetch(chain, _) => *chain,
-        }
-    }
-}
-
-/// What it was given.
-enum Given {
-    Opened(Arc<ParquetMetaData>),
-    Fetched(Vec<Range<u64>>, Vec<Bytes>),
-}
-
-/// Why the work has stopped.
-enum Outcome {
-    Wants(Vec<Want>),
-    File(Box<EncodedFile>),
-    /// A file of rows that end.
-    Ended(Box<EncodedFile>),
-    Done,
-}
-
 /// Decoding, merging and encoding.
-struct Work {
-    path: TreePath,
-    chains: Vec<Chain>,
-    given: Vec<(usize, Given)>,
-    merger: Merger,
-    /// Rows of a deduplicated series that stand are told apart, and those that were replaced set aside.
-    replaced: Option<(Replaced, Output)>,
-    /// Some of the rows that stand end.
-    ending: Option<(Ending, Output)>,
-    /// Of rows that are copied, which.
-    earlier: Option<Earlier>,
-    output: Output,
-    is_done: bool,
+enum Work {
+    /// All files are in order of event time, and so is what is written.
+    InTime(Box<TimeWork>),
+    /// Some are ordered by key.
+    Sliced(Box<SlicedWork>),
 }
 
 impl Work {
     fn new(rewrite: &Rewrite) -> Result<Self, Error> {
-        let Rewrite { path, schema, inputs, purpose, .. } = rewrite;
-        let is_superseded = inputs.iter().any(|file| file.until.is_some());
-        let is_copy = matches!(purpose, Purpose::Copy(_));
-        let columns = match is_superseded || is_copy {
-            true => schema.superseded_columns(),
-            false => schema.stored_columns(),
-        };
-        let version = schema.columns().fields().len();
-        let batch_rows = batch_rows(inputs, columns.fields().len());
-        let wanted = Wanted { columns: Arc::clone(&columns), version, places: None, batch_rows };
-        let chains: Vec<Chain> =
-            chains(inputs).into_iter().map(|files| Chain::new(files, wanted.clone())).collect();
-        let spec = MergeSpec::new(Arc::clone(&columns), schema.time_index())
-            .with_keys(schema.keys().to_vec())
-            .with_version(version)
-            .with_batch_rows(batch_rows);
-        let merger = Merger::try_new(spec, chains.len()).map_err(|error| broken(path, &error))?;
-        let shape = shape(rewrite, if is_copy { schema.stored_columns() } else { columns });
-        let sets_aside = match purpose {
-            Purpose::Merge => schema.dedup() && !is_superseded,
-            Purpose::End(ending) => schema.dedup() && ending.is_of_shown_rows(),
-            Purpose::Copy(_) => schema.dedup(),
-        };
-        let replaced = sets_aside.then(|| {
-            let columns = schema.superseded_columns();
-            // Of replaced rows there are few; they need not lie in files of their own per slot.
-            let shape = Shape { columns, cuts: VecDeque::new(), ..shape.clone() };
-            (Replaced::new(path.clone(), schema.clone()), Output::new(shape))
-        });
-        let ending = match purpose {
-            Purpose::End(ending) => Some((ending.clone(), Output::new(shape.clone()))),
-            _ => None,
-        };
-        let earlier = match purpose {
-            Purpose::Copy(earlier) => Some(earlier.clone()),
-            _ => None,
-        };
-        Ok(Self {
-            path: path.clone(),
-            chains,
-            given: Vec::new(),
-            merger,
-            replaced,
-            ending,
-            earlier,
-            output: Output::new(shape),
-            is_done: false,
+        Ok(match rewrite.is_by_key() {
+            true => Self::Sliced(Box::new(SlicedWork::new(rewrite)?)),
+            false => Self::InTime(Box::new(TimeWork::new(rewrite)?)),
         })
+    }
+
+    fn give(&mut self, chain: usize, given: Given) {
+        match self {
+            Self::InTime(work) => work.give(chain, given),
+            Self::Sliced(work) => work.give(chain, given),
+        }
     }
 
     /// Works on until something is wanted or complete.
     fn run(&mut self) -> Result<Outcome, Error> {
-        for (chain, given) in std::mem::take(&mut self.given) {
-            match given {
-                Given::Opened(metadata) => self.chains[chain].opened(metadata)?,
-                Given::Fetched(ranges, bytes) => self.chains[chain].fetched(ranges, bytes)?,
-            }
-        }
-        loop {
-            if let Some(file) = self.take_ready() {
-                return Ok(file);
-            }
-            if self.is_done {
-                return Ok(Outcome::Done);
-            }
-            match self.merger.step().map_err(|error| broken(&self.path, &error))? {
-                Step::NeedInput(_) => {
-                    let wants = self.feed()?;
-                    if !wants.is_empty() {
-                        return Ok(Outcome::Wants(wants));
-                    }
-                }
-                Step::Batch(rows) => self.take(rows)?,
-                Step::Done => self.finish()?,
-            }
+        match self {
+            Self::InTime(work) => work.run(),
+            Self::Sliced(work) => work.run(),
         }
     }
-
-    fn take_ready(&mut self) -> Option<Outcome> {
-        let ended = self.ending.as_mut().and_then(|(_, output)| output.take_ready());
-        if let Some(file) = ended {
-            return Some(Outcome::Ended(Box::new(file)));
-        }
-        let replaced = self.replaced.as_mut().and_then(|(_, output)| output.take_ready());
-        let file = replaced.or_else(|| self.output.take_ready())?;
-        Some(Outcome::File(Box::new(file)))
-    }
-
-    /// Gives the merge rows of all chains that it waits for; what these want for that.
-    fn feed(&mut self) -> Result<Vec<Want>, Error> {
-        let waiting: Vec<usize> = self.merger.waiting().collect();
-        let mut wants = Vec::new();
-        for chain in waiting {
-            let fed = match self.chains[chain].next()? {
-                Next::Rows(rows) => self.merger.push(chain, rows),
-                Next::End => self.merger.finish(chain),
-                Next::Open(file) => {
-                    wants.push(Want::Open(chain, file));
-                    Ok(())
-                }
-                Next::Fetch(ranges) => {
-                    wants.push(Want::Fetch(chain, ranges));
-                    Ok(())
-                }
-            };
-            fed.map_err(|error| broken(&self.path, &error))?;
-        }
-        Ok(wants)
-    }
-
-    fn take(&mut self, rows: RecordBatch) -> Result<(), Error> {
-        let rows = match &self.earlier {
-            Some(earlier) => earlier.visible(&rows)?,
-            None => rows,
-        };
-        let Some((replaced, _)) = &mut self.replaced else { return self.stand(rows) };
-        match replaced.next(rows)? {
-            Some(apart) => self.take_apart(apart),
-            None => Ok(()),
-        }
-    }
-
-    fn take_apart(&mut self, apart: Apart) -> Result<(), Error> {
-        // Of rows that are copied those that were replaced stay where they are.
-        if let (Some((_, set_aside)), None) = (&mut self.replaced, &self.earlier) {
-            set_aside.write(apart.replaced)?;
-        }
-        self.stand(apart.standing)
-    }
-
-    /// Takes rows that were not replaced.
-    fn stand(&mut self, rows: RecordBatch) -> Result<(), Error> {
-        if let Some(earlier) = &self.earlier {
-            return self.output.write(earlier.renumbered(rows)?);
-        }
-        let Some((ending, ended)) = &mut self.ending else { return self.output.write(rows) };
-        let (stay, end) = ending.apart(&rows)?;
-        ended.write(end)?;
-        self.output.write(stay)
-    }
-
-    fn finish(&mut self) -> Result<(), Error> {
-        if let Some((replaced, _)) = &mut self.replaced
-            && let Some(apart) = replaced.finish()?
-        {
-            self.take_apart(apart)?;
-        }
-        if let Some((_, set_aside)) = &mut self.replaced {
-            set_aside.finish()?;
-        }
-        if let Some((_, ended)) = &mut self.ending {
-            ended.finish()?;
-        }
-        self.output.finish()?;
-        self.is_done = true;
-        Ok(())
-    }
-}
-
-/// Files as few chains of files that share no instant.
-pub(crate) fn chains(files: &[Arc<FileRow>]) -> Vec<VecDeque<Arc<FileRow>>> {
-    let mut files: Vec<&Arc<FileRow>> = files.iter().collect();
-    files.sort_by_key(|file| (file.range.start(), file.range.end(), file.min_version));
-    let mut chains: Vec<VecDeque<Arc<FileRow>>> = Vec::new();
-    let mut ends: BinaryHeap<Reverse<(EventTime, usize)>> = BinaryHeap::new();
-    for file in files {
-        let free = ends.peek().filter(|Reverse((end, _))| *end < file.range.start());
-        let chain = match free.map(|Reverse((_, chain))| *chain) {
-            Some(chain) => {
-                ends.pop();
-                chain
-            }
-            None => {
-                chains.push(VecDeque::new());
-                chains.len() - 1
-            }
-        };
-        ends.push(Reverse((file.range.end(), chain)));
-        chains[chain].push_back(Arc::clone(file));
-    }
-    chains
-}
-
-/// How many rows are decoded at once, so that they take about as much memory whatever their columns.
-fn batch_rows(files: &[Arc<FileRow>], columns: usize) -> usize {
-    let (bytes, rows) =
-        files.iter().fold((0, 0), |(bytes, rows), file| (bytes + file.size, rows + file.rows));
-    let stored = usize::try_from(bytes / rows.max(1)).unwrap_or(usize::MAX);
-    let row_bytes = stored.saturating_mul(2).max(columns * VALUE_BYTES);
-    (BATCH_BYTES / row_bytes.max(1)).clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX)
-}
-
-fn shape(rewrite: &Rewrite, columns: arrow::datatypes::SchemaRef) -> Shape {
-    let Rewrite { path, schema, inputs, job, .. } = rewrite;
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let rows: u64 = inputs.iter().map(|file| file.rows).sum();
-    let files = job.files.max(1);
-    let (file_rows, file_bytes) = (rows.div_ceil(files), job.bytes.div_ceil(files));
-    let cut_rows = u128::from(rows) * u128::from(job.cut_bytes_min) / u128::from(job.bytes.max(1));
-    let unit = schema.time_unit();
-    Shape {
-        path: path.clone(),
-        schema: schema.clone(),
-        columns,
-        file_rows: size(file_rows.max(1)),
-        cuts: job.cuts.iter().map(|cut| cut.ceil_to(unit)).collect(),
-        cut_rows_min: usize::try_from(cut_rows).unwrap_or(usize::MAX),
-        // Some stretches of time take more bytes a row than others.
-        file_bytes_max: size(file_bytes / 2 * 3).max(FILE_BYTES_LEAST),
-        file_bytes: size(file_bytes),
-        may_hold_nan: may_hold_nan(schema, inputs),
-    }
-}
-
-/// Of each column whether one of the files may have a NaN there: it has then no bounds in the log.
-fn may_hold_nan(schema: &SeriesSchema, files: &[Arc<FileRow>]) -> Arc<[bool]> {
-    let of_files: Vec<_> =
-        files.iter().map(|file| (file.rows, ColumnStats::decode_all(&file.column_stats))).collect();
-    let may = |column: usize| {
-        of_files.iter().any(|(rows, stats)| {
-            let stats = stats.as_ref().and_then(|stats| stats.get(column));
-            stats.is_none_or(|stats| stats.bounds.is_none() && stats.nulls < *rows)
-        })
-    };
-    let fields = schema.columns().fields().iter().enumerate();
-    fields.map(|(column, field)| field.data_type().is_floating() && may(column)).collect()
-}
-
-fn broken(path: &TreePath, error: &tidelog_merge::Error) -> Error {
-    Error::Compaction { path: path.clone(), reason: error.to_string() }
 }

@@ -302,7 +302,7 @@ impl Spans {
 #[cfg(test)]
 mod tests {
     use tidelog_core::{TimeRange, TransactionId, WriteTime};
-    use tidelog_oplog::{FileOrder, Hash128, VersionOp};
+    use tidelog_oplog::{Codec, FileOrder, Hash128, VersionOp};
     use uuid::Uuid;
 
     use super::*;
@@ -368,6 +368,9 @@ mod tests {
             until: None,
             unique: true,
             column_stats: Vec::new().into(),
+            codec: Codec::Auto,
+            row_group_rows: 0,
+            runs: [].into(),
             commit: CommitVersion::new(commit),
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use tidelog_core::{CommitVersion, EventTime, FileId, NodeId, TimeRange, TreePath, Version};
-use tidelog_oplog::{ColumnStats, FileOp, FileOrder, FileRow, Hash128};
+use tidelog_oplog::{Codec, ColumnStats, FileOp, FileOrder, FileRow, Hash128};
 
 use crate::encode::column_stats;
 use crate::error::Error;
@@ -87,6 +87,9 @@ impl HotFile {
             until: None,
             unique: prepared.unique,
             column_stats,
+            codec: Codec::Auto,
+            row_group_rows: 0,
+            runs: [].into(),
             commit: CommitVersion::default(),
         };
         Ok(Self { row: Arc::new(row), batch, bytes, level })

@@ -3,13 +3,10 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::interleave;
-use arrow::datatypes::DataType;
-use arrow::error::ArrowError;
+use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidelog_core::memory::Account;
-use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, TreePath, Version, WalId};
+use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, Version, WalId};
 use tidelog_oplog::{FileRow, VersionRow};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
@@ -17,7 +14,7 @@ use uuid::Uuid;
 use super::sequencer::Message;
 use super::shared::Shared;
 use crate::commit::{Flush, Rejected, Work, Writer, fenced};
-use crate::encode::{EncodedFile, Style, encode_parts};
+use crate::encode::{EncodedFile, Expected, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::hot::{Generation, HotSeries, InOrder};
@@ -27,8 +24,6 @@ const SERIES_AT_ONCE: usize = 8;
 /// Rows that are brought into the order of a file at once.
 const PART_ROWS_MIN: usize = 1024;
 const PART_ROWS_MAX: usize = 131_072;
-/// Encodings are chosen by about so many rows.
-const SAMPLE_ROWS: usize = 1024;
 /// How often files are written in one go that a vacuum deletes before they are committed.
 const WRITES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_secs(1);
@@ -186,33 +181,9 @@ fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>
     let bytes: usize = pieces.iter().map(|piece| piece.bytes()).sum();
     let row_bytes = (bytes / rows.max(1)).max(1);
     let part_rows = usize::try_from(part_bytes).unwrap_or(usize::MAX) / row_bytes;
-    let style = Style::of(&sample(path, &batches, rows)?, &batches);
+    let expected = Expected::of(&batches);
     let parts = InOrder::new(schema, pieces, part_rows.clamp(PART_ROWS_MIN, PART_ROWS_MAX))?;
-    encode_parts(path, schema, &style, parts)
-}
-
-/// Values of each column at equal distances over all that the batches hold; none of dictionary
-/// columns, whose dictionaries need not fit into one.
-fn sample(path: &TreePath, batches: &[RecordBatch], rows: usize) -> Result<Vec<ArrayRef>, Error> {
-    let fail = |error: ArrowError| Error::Encode { path: path.clone(), reason: error.to_string() };
-    let step = (rows / SAMPLE_ROWS).max(1);
-    let places = batches
-        .iter()
-        .enumerate()
-        .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
-    let places: Vec<(usize, usize)> = places.step_by(step).collect();
-    let columns = batches.first().map_or(0, RecordBatch::num_columns);
-    let of_column = |index: usize| {
-        let arrays: Vec<&dyn Array> =
-            batches.iter().map(|batch| batch.column(index).as_ref()).collect();
-        match arrays.first() {
-            Some(first) if matches!(first.data_type(), DataType::Dictionary(..)) => {
-                Ok(first.slice(0, 0))
-            }
-            _ => interleave(&arrays, &places),
-        }
-    };
-    (0..columns).map(of_column).collect::<Result<_, _>>().map_err(fail)
+    encode_parts(path, schema, &expected, parts)
 }
 
 /// The memory that the series of a flush share.

@@ -11,8 +11,10 @@ use super::count::count;
 use super::plan::{Copy, Plan};
 use crate::compact::ending::{Cut, Earlier, Ending};
 use crate::compact::plan::{Job, Reason};
-use crate::compact::rewrite::{Purpose, Rewrite, Rewritten, chains, rewrite};
+use crate::compact::rewrite::{Purpose, Rewrite, Rewritten, rewrite};
+use crate::compact::sort_bytes;
 use crate::compact::throttle::Throttle;
+use crate::compact::work::chains;
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::series_schema::SeriesSchema;
@@ -233,15 +235,18 @@ impl Files {
         let open: u64 = files.iter().map(|file| group_bytes(file)).sum();
         let reach = self.ground.memory.within_reach(Holder::Compaction);
         let file = bytes.div_ceil(job.files);
-        memory.set((file / 4 * 11 + open.min(reach / 4)).min(reach));
+        let sort_bytes = sort_bytes(reach);
         let work = Rewrite {
             path: found.path.clone(),
             node: found.node,
             schema: found.schema.clone(),
             inputs: files.to_vec(),
             job,
+            sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose,
         };
+        let sorted = if work.is_by_key() { sort_bytes } else { 0 };
+        memory.set((file / 4 * 11 + open.min(reach / 4) + sorted).min(reach));
         rewrite(&self.ground, &work, &Throttle::default()).await
     }
 }

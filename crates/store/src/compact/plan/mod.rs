@@ -113,6 +113,8 @@ pub enum Reason {
         /// Bytes of the large files below them.
         base_bytes: u64,
     },
+    /// A file is laid out otherwise than the series is now.
+    Layout,
 }
 
 impl fmt::Display for Reason {
@@ -124,6 +126,7 @@ impl fmt::Display for Reason {
                 f,
                 "{late_bytes} bytes of late rows lie over {base_bytes} bytes of large files"
             ),
+            Self::Layout => f.write_str("it is laid out otherwise than the series is now"),
         }
     }
 }
@@ -141,6 +144,18 @@ pub(crate) fn plan(files: &[FileFacts], goal: &Goal) -> Vec<Job> {
         job.inputs.sort_unstable();
         left.retain(|file| job.inputs.binary_search(file).is_err());
         jobs.push(job);
+    }
+}
+
+/// A job that writes one file anew.
+pub(crate) fn alone(input: usize, bytes: u64, goal: &Goal) -> Job {
+    Job {
+        inputs: vec![input],
+        bytes,
+        files: bytes.div_ceil(goal.target_bytes.max(1)).max(1),
+        cuts: Vec::new(),
+        cut_bytes_min: 0,
+        reason: Reason::Layout,
     }
 }
 
@@ -162,7 +177,7 @@ pub(crate) fn next_job(files: &[FileFacts], goal: &Goal) -> Option<Job> {
 }
 
 /// Whether a file is too large to gain from being merged with its neighbours.
-fn is_large(bytes: u64, target: u64) -> bool {
+pub(crate) fn is_large(bytes: u64, target: u64) -> bool {
     bytes.saturating_mul(5) >= target.saturating_mul(2)
 }
 
