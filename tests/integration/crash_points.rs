@@ -1,4 +1,5 @@
-//! One writer alone dies at each kind of change of its files, under a load of several tasks and series.
+//! One writer alone dies at each kind of change of its files, under a load of several tasks and series,
+//! which now and then merge files, let history go and delete what nobody needs any more.
 //!
 //! A plain run counts the changes by name. Then writers are killed at each name in turn, before and after
 //! the change, at an occurrence that differs from kill to kill, and go on with what the last one left, so
@@ -180,9 +181,15 @@ fn a_writer_that_dies_at_any_change_under_load_loses_and_doubles_nothing() {
         println!("{count:6} {} {name}", if *after { "after " } else { "before" });
     }
     assert!(all.kills >= kills && all.acks > 0);
-    for name in
-        ["segment append", "segment sync", "segment create", "segment unlink", "commit link"]
-    {
+    let places = [
+        "segment append",
+        "segment sync",
+        "segment create",
+        "segment unlink",
+        "commit link",
+        "data file rename",
+    ];
+    for name in places {
         let reached = all.at.keys().any(|(at, _)| at == name);
         assert!(reached || kills < 100, "nobody died at {name}");
     }

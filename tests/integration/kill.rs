@@ -17,7 +17,10 @@ use tidelog::arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use tidelog::object_store::ObjectStore;
-use tidelog::{AppendReceipt, Mode, SeriesAppend, SeriesExt, Store, TransactionId, WalDurability};
+use tidelog::{
+    AppendReceipt, ExpireRule, Mode, SeriesAppend, SeriesExt, Store, TransactionId, VacuumOptions,
+    WalDurability,
+};
 use tidelog_storage::{DurableLocal, FileSystem};
 use tidelog_testkit::crash::CRASH_AT;
 use tidelog_testkit::{
@@ -200,6 +203,21 @@ async fn write(store: Store, next: Arc<AtomicU64>, last: u64) {
             crash_point!("between append and ack");
             ack(&receipt, number);
         }
+        if tells {
+            tidy(&store, number).await;
+        }
+    }
+}
+
+/// Now and then merges files, lets history go, and deletes what nobody needs any more.
+async fn tidy(store: &Store, number: i64) {
+    if number % 9 == 4 {
+        store.compact("/k/**").await.unwrap();
+    }
+    if number % 20 == 13 {
+        store.expire("/k/**", ExpireRule::KeepVersions(2)).await.unwrap();
+        let at_once = VacuumOptions::default().with_apply(true).with_older_than(Duration::ZERO);
+        store.vacuum(&at_once).await.unwrap();
     }
 }
 

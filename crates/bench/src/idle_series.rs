@@ -24,24 +24,30 @@ pub(crate) struct IdleSeriesArgs {
     /// Rounds after the first
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
+    /// MiB of the memory budget
+    #[arg(long, default_value_t = 256)]
+    pub(crate) memory_mib: usize,
     /// Rows appended to each series, in one version
     #[arg(long, default_value_t = 100)]
     pub(crate) rows: usize,
 }
 
-const ABOUT: &str = "A store that this process has for itself, on the local disk, with default limits. One append to \
+const ABOUT: &str = "A store that this process has for itself, on the local disk, with a small memory budget. One append to \
     each of many series, awaited one after the other, until all is in files; then the same to as many others, and \
     again. Commits are those of the log, those of upkeep included. What a series costs that rests is by how much \
     resident memory has grown from some seconds after the first round to some seconds after the last, so that what \
-    the program needs anyway, and caches that have a limit, are left out.";
+    the program needs anyway is left out, and so are caches: with that budget the first round fills them.";
 
 pub(crate) async fn run(args: &IdleSeriesArgs, common: &Common) -> Result<()> {
     let mut document = Document::new("idle-series", "Very many series at rest", ABOUT, common);
     document.parameter("series of each round", args.series);
     document.parameter("rounds after the first", args.rounds);
     document.parameter("rows of each", args.rows);
+    document.parameter("MiB of memory", args.memory_mib);
     let folder = common.fresh("idle-series")?;
-    let tidelog = Tidelog::open_alone(&folder).await?;
+    let memory = args.memory_mib << 20;
+    let open = Tidelog::open_alone_with(&folder, |builder| builder.with_memory_bytes_max(memory));
+    let tidelog = open.await?;
     let (each, rounds) = (args.series.max(1), args.rounds.max(1));
     let started = Instant::now();
     append(&tidelog, args, 0..each).await?;

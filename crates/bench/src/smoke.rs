@@ -94,7 +94,7 @@ async fn hot_runs_small() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_series_runs_small() -> Result<()> {
     let folder = folder()?;
-    let args = idle_series::IdleSeriesArgs { series: 20, rounds: 1, rows: 3 };
+    let args = idle_series::IdleSeriesArgs { series: 20, rounds: 1, memory_mib: 256, rows: 3 };
     idle_series::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("idle-series.json"))?;
     assert_eq!((document.figures.len(), document.checks.len()), (2, 1));
