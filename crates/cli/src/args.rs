@@ -471,7 +471,7 @@ pub(crate) struct LayoutFlags {
     /// month or year
     #[arg(long, value_name = "STRETCH")]
     pub(crate) partition: Option<Partition>,
-    /// How columns are compressed: auto, zstd[:LEVEL], lz4 or none
+    /// How columns are compressed: auto, zstd, zstd:LEVEL, lz4 or none
     #[arg(long, value_name = "CODEC")]
     pub(crate) codec: Option<Codec>,
     /// Rows of a row group at most
