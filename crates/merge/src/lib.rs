@@ -93,6 +93,7 @@ mod gather;
 mod merger;
 mod order;
 mod output;
+mod ranks;
 mod spec;
 mod tree;
 mod window;

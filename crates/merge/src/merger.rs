@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::gallop::gallop;
 use crate::order::{KeyOrder, Row};
 use crate::output::Output;
+use crate::ranks::KeyRanks;
 use crate::spec::MergeSpec;
 use crate::tree::LoserTree;
 use crate::window::{Head, Interleaving, Window};
@@ -155,6 +156,7 @@ impl Merger {
         let chunks = self.lanes.cursors.iter().filter_map(|cursor| cursor.chunk.as_ref());
         chunks.map(|chunk| chunk.bytes).sum::<usize>()
             + self.output.bytes()
+            + self.lanes.order.ranks.bytes()
             + self.window.as_ref().map_or(0, Window::bytes)
     }
 
@@ -196,6 +198,7 @@ impl Merger {
             }
             self.output.flush();
             if !self.output.is_ready() {
+                self.lanes.order.ranks = KeyRanks::default();
                 return Ok(Step::Done);
             }
         }
@@ -211,10 +214,9 @@ impl Merger {
             let chunk = cursor.chunk.as_ref()?;
             Some(Head { input, chunk, row: cursor.row })
         });
-        self.window = Window::try_new(&heads.collect::<Vec<_>>(), order)?;
-        if !self.window.as_ref().is_some_and(|window| window.again) {
-            self.interleaving.reset();
-        }
+        let heads: Vec<_> = heads.collect();
+        self.window = Window::try_new(&heads, order, self.interleaving.has_ties())?;
+        self.interleaving.note_window(self.window.as_ref(), order);
         Ok(self.window.is_some())
     }
 

@@ -11,6 +11,7 @@ use arrow::compute::SortOptions;
 
 use crate::chunk::Chunk;
 use crate::error::Error;
+use crate::ranks::KeyRanks;
 
 /// A row of a chunk of an input.
 #[derive(Clone, Copy)]
@@ -45,11 +46,13 @@ pub(crate) struct KeyOrder {
     inputs: usize,
     /// By pair of inputs, lower one first; empty until the first comparison.
     pairs: Vec<Option<Box<Comparators>>>,
+    /// For windows with many ties.
+    pub(crate) ranks: KeyRanks,
 }
 
 impl KeyOrder {
     pub(crate) fn new(inputs: usize) -> Self {
-        Self { inputs, pairs: Vec::new() }
+        Self { inputs, pairs: Vec::new(), ranks: KeyRanks::default() }
     }
 
     /// Compares the keys of two rows, nulls first.
@@ -80,6 +83,7 @@ impl KeyOrder {
 
     /// Drops what refers to the current chunk of an input, so that the chunk can be freed.
     pub(crate) fn forget(&mut self, input: usize) {
+        self.ranks.forget(input);
         if self.pairs.is_empty() {
             return;
         }

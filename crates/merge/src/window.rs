@@ -6,31 +6,41 @@
 //! goes from both ends at once and without branches, so that the processor does both at a time (as the
 //! sorts of Rust's standard library do: O. Peters and L. Bergdoll, *driftsort*, 2024).
 //!
+//! Where many rows have one time, the rank of the key is part of the number, too.
+//!
 //! Not here: deduplication, and rows of one input that nobody interrupts; both are the tournament's.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunk::Chunk;
 use crate::error::Error;
 use crate::order::{KeyOrder, Row};
+use crate::ranks::Ranks;
 
 /// Rows that one input gives to a window at most: so few that a window of some inputs stays in the
 /// processor's cache.
 const ROWS_MAX: usize = 1 << ROW_BITS;
 const ROW_BITS: u32 = 11;
+/// Rows of a window with many inputs at most, ...
+const WINDOW_ROWS_MAX: usize = 1 << 15;
+/// ... unless an input would give fewer rows than these: a window costs something by itself.
+const ROWS_OF_MANY_MIN: usize = 64;
 /// Fewer rows are left to the tournament.
 const ROWS_MIN: usize = 32;
 /// Runs so short, so many in a row, call for a window.
 const SHORT_RUN: usize = 8;
 const SHORT_RUNS: u32 = 8;
-/// With more than one tied row in so many the comparison of keys rules, which costs more here.
+/// With more than one row in so many that is put in its place by comparing keys, these are ranked.
 const TIED_ROWS_MAX: usize = 4;
 
 /// Whether inputs take turns so often that a window pays.
 #[derive(Debug, Default)]
 pub(crate) struct Interleaving {
     short_runs: u32,
+    /// Whether there were many ties.
+    has_ties: bool,
 }
 
 impl Interleaving {
@@ -43,8 +53,18 @@ impl Interleaving {
         self.short_runs >= SHORT_RUNS
     }
 
-    pub(crate) fn reset(&mut self) {
-        self.short_runs = 0;
+    pub(crate) fn has_ties(&self) -> bool {
+        self.has_ties
+    }
+
+    /// Notes a window, if there was one.
+    pub(crate) fn note_window(&mut self, window: Option<&Window>, order: &KeyOrder) {
+        let is_cheap = window.is_some_and(|window| !window.has_many_ties);
+        self.has_ties |= window.is_some_and(|window| window.has_many_ties);
+        let may_get_cheap = self.has_ties && order.ranks.is_usable();
+        if !(window.is_some_and(|window| window.is_fine) && (is_cheap || may_get_cheap)) {
+            self.short_runs = 0;
+        }
     }
 }
 
@@ -67,14 +87,21 @@ pub(crate) struct Window {
     inputs: Vec<usize>,
     /// Of each, its first row behind the window.
     ends: Vec<usize>,
-    /// Whether another one is likely to pay.
-    pub(crate) again: bool,
+    /// Whether its inputs take turns so often that another one is likely to pay.
+    is_fine: bool,
+    /// Whether many rows were put in their places by comparing keys.
+    has_many_ties: bool,
 }
 
 impl Window {
     /// The rows that come next, as far as the heads can tell; `None` if they are too few.
-    pub(crate) fn try_new(heads: &[Head<'_>], order: &mut KeyOrder) -> Result<Option<Self>, Error> {
-        let reach = |head: &Head<'_>| (head.row + ROWS_MAX).min(head.chunk.len()) - 1;
+    pub(crate) fn try_new(
+        heads: &[Head<'_>],
+        order: &mut KeyOrder,
+        with_ranks: bool,
+    ) -> Result<Option<Self>, Error> {
+        let rows_max = (WINDOW_ROWS_MAX / heads.len().max(1)).clamp(ROWS_OF_MANY_MIN, ROWS_MAX);
+        let reach = |head: &Head<'_>| (head.row + rows_max).min(head.chunk.len()) - 1;
         // All that follows has this time or a later one: so rows before it can be put in order.
         let Some(bound) = heads.iter().map(|head| head.chunk.times[reach(head)]).min() else {
             return Ok(None);
@@ -88,11 +115,20 @@ impl Window {
         if rows < ROWS_MIN || heads.len() < 2 {
             return Ok(None);
         }
-        let Merged { mut picks, turns, has_ties } = merged(heads, &ends, rows);
-        let tied = if has_ties { settle_ties(heads, &mut picks, order)? } else { 0 };
-        let inputs = heads.iter().map(|head| head.input).collect();
-        let again = rows < turns * SHORT_RUN && tied * TIED_ROWS_MAX <= rows;
-        Ok(Some(Self { picks, next: 0, inputs, ends, again }))
+        let taken = Taken { heads, ends: &ends, rows };
+        let ranks = if with_ranks { order.ranks.of(heads) } else { None };
+        let ranked = ranks.as_ref().and_then(|ranks| taken.merged(Some(ranks)));
+        let Some(merged) = ranked.or_else(|| taken.merged(None)) else { return Ok(None) };
+        let Merged { mut picks, turns, ties } = merged;
+        let tied = settle_ties(heads, &mut picks, &ties, order)?;
+        Ok(Some(Self {
+            picks,
+            next: 0,
+            inputs: heads.iter().map(|head| head.input).collect(),
+            ends,
+            is_fine: rows < turns * SHORT_RUN,
+            has_many_ties: tied * TIED_ROWS_MAX > rows,
+        }))
     }
 
     /// The rows that are left.
@@ -119,68 +155,100 @@ impl Window {
     }
 }
 
-/// The rows by time, number among the heads, and place.
+/// The rows of a window, and what they lie in.
+struct Taken<'a> {
+    heads: &'a [Head<'a>],
+    ends: &'a [usize],
+    rows: usize,
+}
+
+/// The rows by time, rank of the key if there is one, number among the heads, and place.
 struct Merged {
     picks: Vec<Pick>,
     /// How often another input comes next.
     turns: usize,
-    /// Whether any two rows have one time.
-    has_ties: bool,
+    /// Stretches of picks of one time and rank.
+    ties: Vec<Range<usize>>,
 }
 
-fn merged(heads: &[Head<'_>], ends: &[usize], rows: usize) -> Merged {
-    let tag_bits = ROW_BITS + usize::BITS - (heads.len() - 1).leading_zeros();
-    let taken = || heads.iter().zip(ends).filter(|(head, end)| head.row < **end);
-    let first = taken().map(|(head, _)| head.chunk.times[head.row]).min().unwrap_or_default();
-    let last = taken().map(|(head, end)| head.chunk.times[*end - 1]).max().unwrap_or_default();
-    let tag = |head: usize, place: usize| ((head as u64) << ROW_BITS) | place as u64;
-    if last.abs_diff(first).leading_zeros() >= tag_bits {
-        let number = |time: i64, tag: u64| (time.abs_diff(first) << tag_bits) | tag;
-        let numbers = sorted(heads, ends, rows, tag, number);
+impl Taken<'_> {
+    /// None if the keys of an input are not in order within a time, as they need not be.
+    fn merged(&self, ranks: Option<&Ranks<'_>>) -> Option<Merged> {
+        let heads = usize::BITS - (self.heads.len() - 1).leading_zeros();
+        let (tag_bits, rank_bits) = (ROW_BITS + heads, ranks.map_or(0, Ranks::bits));
+        let taken = || self.heads.iter().zip(self.ends).filter(|(head, end)| head.row < **end);
+        let first = taken().map(|(head, _)| head.chunk.times[head.row]).min().unwrap_or_default();
+        let last = taken().map(|(head, end)| head.chunk.times[*end - 1]).max().unwrap_or_default();
+        let rank = |which: usize, row: usize| match ranks {
+            Some(ranks) => u64::from(ranks.of(which, row)),
+            None => 0,
+        };
+        let tag = |which: usize, row: usize| {
+            let place = (row - self.heads[which].row) as u64;
+            (((rank(which, row) << heads) | which as u64) << ROW_BITS) | place
+        };
         let mask = (1 << tag_bits) - 1;
-        unpacked(heads, &numbers, |number| number >> tag_bits, |number| number & mask)
-    } else {
-        let numbers = sorted(heads, ends, rows, tag, |time, tag| (time, tag));
-        unpacked(heads, &numbers, |number| number.0, |number| number.1)
+        if last.abs_diff(first).leading_zeros() >= tag_bits + rank_bits {
+            let bits = tag_bits + rank_bits;
+            let numbers =
+                self.sorted(|time, which, row| (time.abs_diff(first) << bits) | tag(which, row))?;
+            Some(self.unpacked(&numbers, |number| number >> tag_bits, |number| number & mask))
+        } else {
+            let numbers = self.sorted(|time, which, row| (time, tag(which, row)))?;
+            let tie = |number: (i64, u64)| (number.0, number.1 >> tag_bits);
+            Some(self.unpacked(&numbers, tie, |number| number.1 & mask))
+        }
+    }
+
+    fn sorted<N: Copy + Ord>(&self, number: impl Fn(i64, usize, usize) -> N) -> Option<Vec<N>> {
+        let mut numbers = Vec::with_capacity(self.rows);
+        let mut borders = vec![0];
+        for (which, (head, end)) in self.heads.iter().zip(self.ends).enumerate() {
+            let begin = numbers.len();
+            numbers.extend((head.row..*end).map(|row| number(head.chunk.times[row], which, row)));
+            if !numbers[begin..].is_sorted() {
+                return None;
+            }
+            borders.push(numbers.len());
+        }
+        Some(merge_runs(numbers, borders))
+    }
+
+    fn unpacked<N: Copy, T: Eq>(
+        &self,
+        numbers: &[N],
+        tie: impl Fn(N) -> T,
+        tag: impl Fn(N) -> u64,
+    ) -> Merged {
+        let turns_at =
+            |pair: &[N]| usize::from(tag(pair[0]) >> ROW_BITS != tag(pair[1]) >> ROW_BITS);
+        let pick = |number: &N| {
+            // A tag was made of numbers of this type.
+            let tag = usize::try_from(tag(*number)).unwrap_or_default();
+            let head = tag >> ROW_BITS;
+            (head, self.heads[head].row + (tag & (ROWS_MAX - 1)))
+        };
+        Merged {
+            turns: 1 + numbers.windows(2).map(turns_at).sum::<usize>(),
+            ties: stretches(numbers, tie),
+            picks: numbers.iter().map(pick).collect(),
+        }
     }
 }
 
-fn unpacked<N: Copy, T: Eq>(
-    heads: &[Head<'_>],
-    numbers: &[N],
-    time: impl Fn(N) -> T,
-    tag: impl Fn(N) -> u64,
-) -> Merged {
-    let turns_at = |pair: &[N]| usize::from(tag(pair[0]) >> ROW_BITS != tag(pair[1]) >> ROW_BITS);
-    let ties_at = |pair: &[N]| usize::from(time(pair[0]) == time(pair[1]));
-    let pick = |number: &N| {
-        // A tag was made of numbers of this type.
-        let tag = usize::try_from(tag(*number)).unwrap_or_default();
-        let head = tag >> ROW_BITS;
-        (head, heads[head].row + (tag & (ROWS_MAX - 1)))
-    };
-    Merged {
-        turns: 1 + numbers.windows(2).map(turns_at).sum::<usize>(),
-        has_ties: numbers.windows(2).map(ties_at).sum::<usize>() > 0,
-        picks: numbers.iter().map(pick).collect(),
+/// Neighbours that are alike, where there are at least two.
+fn stretches<N: Copy, T: Eq>(numbers: &[N], tie: impl Fn(N) -> T) -> Vec<Range<usize>> {
+    let ties_at = |pair: &[N]| usize::from(tie(pair[0]) == tie(pair[1]));
+    if numbers.windows(2).map(ties_at).sum::<usize>() == 0 {
+        return Vec::new();
     }
-}
-
-fn sorted<N: Copy + Ord>(
-    heads: &[Head<'_>],
-    ends: &[usize],
-    rows: usize,
-    tag: impl Fn(usize, usize) -> u64,
-    number: impl Fn(i64, u64) -> N,
-) -> Vec<N> {
-    let mut numbers = Vec::with_capacity(rows);
-    let mut borders = vec![0];
-    for (which, (head, end)) in heads.iter().zip(ends).enumerate() {
-        let times = head.chunk.times[head.row..*end].iter().enumerate();
-        numbers.extend(times.map(|(place, time)| number(*time, tag(which, place))));
-        borders.push(numbers.len());
-    }
-    merge_runs(numbers, borders)
+    let mut start = 0;
+    let stretches = numbers.chunk_by(|a, b| tie(*a) == tie(*b)).map(|alike| {
+        let stretch = start..start + alike.len();
+        start = stretch.end;
+        stretch
+    });
+    stretches.filter(|stretch| stretch.len() > 1).collect()
 }
 
 /// Merges neighbours until one run is left. `borders` begins with 0 and ends with the length.
@@ -237,23 +305,20 @@ fn merge_two<N: Copy + Ord>(mut left: &[N], mut right: &[N], mut into: &mut [N])
     }
 }
 
-/// Orders rows of several inputs that have one time by key and version; how many there are.
+/// Orders rows of several inputs that tie by key and version; how many there are.
 fn settle_ties(
     heads: &[Head<'_>],
     picks: &mut [Pick],
+    ties: &[Range<usize>],
     order: &mut KeyOrder,
 ) -> Result<usize, Error> {
     let decides = |head: &Head<'_>| !head.chunk.keys.is_empty() || head.chunk.versions.is_some();
-    if !heads.iter().any(decides) {
+    if ties.is_empty() || !heads.iter().any(decides) {
         return Ok(0);
     }
-    let time = |pick: &Pick| heads[pick.0].chunk.times[pick.1];
-    let (mut tied, mut start) = (0, 0);
-    while start < picks.len() {
-        let now = time(&picks[start]);
-        let more = picks[start + 1..].iter().take_while(|pick| time(pick) == now).count();
-        let group = &mut picks[start..=start + more];
-        start += group.len();
+    let mut tied = 0;
+    for stretch in ties {
+        let group = &mut picks[stretch.clone()];
         if group.first().map(|pick| pick.0) != group.last().map(|pick| pick.0) {
             tied += group.len();
             settle(heads, group, order)?;
@@ -268,6 +333,16 @@ fn settle(heads: &[Head<'_>], group: &mut [Pick], order: &mut KeyOrder) -> Resul
         let head = &heads[pick.0];
         Row { input: head.input, chunk: head.chunk, row: pick.1 }
     };
+    if group.windows(2).all(|pair| pair[0].0 != pair[1].0) {
+        let mut failed = Ok(());
+        group.sort_by(|a, b| {
+            order.cmp_tied(row(*a), row(*b)).unwrap_or_else(|error| {
+                failed = Err(error);
+                Ordering::Equal
+            })
+        });
+        return failed;
+    }
     let runs: Vec<Pick> = group.to_vec();
     let mut runs: Vec<&[Pick]> = runs.chunk_by(|a, b| a.0 == b.0).collect();
     for place in group {
