@@ -462,7 +462,7 @@ impl WriterTask {
                     upkeep::tell(landed, snapshot.tail_length());
                 }
                 let touched = group.iter().flat_map(|intent| intent.work.series_with_new_files());
-                self.touched.add(touched, snapshot.head(), self.log.turn().rivals);
+                self.touched.add(touched, &snapshot, self.log.turn().rivals);
                 for (intent, versions) in group.into_iter().zip(versions) {
                     answer(intent.reply, Ok(Landed { versions }));
                 }

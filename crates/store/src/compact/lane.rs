@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidelog_core::{CommitVersion, NodeId};
+use tidelog_core::NodeId;
+use tidelog_oplog::Snapshot;
 use tokio::sync::watch;
 
 use super::plan::FAN_IN;
@@ -24,27 +25,37 @@ const PATIENCE_MAX: u32 = 6;
 /// The series to which files were added, and how many. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Touched {
-    files: Arc<Mutex<HashMap<NodeId, usize>>>,
+    files: Arc<Mutex<HashMap<NodeId, Added>>>,
     news: watch::Sender<()>,
 }
 
+/// Files that were added to a series.
+#[derive(Debug, Clone, Copy)]
+struct Added {
+    files: usize,
+    /// How many files the series had with the first of them, at most: not all are known, or are worth being
+    /// looked up.
+    had: usize,
+}
+
 impl Touched {
-    /// Notes that a commit has added files to series, with so many others who write.
+    /// Notes that the commit which has made `snapshot` has added files to series, with so many others who write.
     pub(crate) fn add(
         &self,
         nodes: impl Iterator<Item = NodeId>,
-        commit: CommitVersion,
+        snapshot: &Snapshot,
         rivals: usize,
     ) {
         let count = match rivals {
             0 => 1,
-            _ if commit.number() % COMMITS_OF_MANY == 0 => FAN_IN,
+            _ if snapshot.head().number() % COMMITS_OF_MANY == 0 => FAN_IN,
             _ => return,
         };
+        let had = |node| snapshot.loaded_series(node).map_or(FAN_IN, |state| state.file_count());
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut has_news = false;
         for node in nodes {
-            *files.entry(node).or_default() += count;
+            files.entry(node).or_insert_with(|| Added { files: 0, had: had(node) }).files += count;
             has_news = true;
         }
         drop(files);
@@ -55,10 +66,10 @@ impl Touched {
 
     /// The series that were noted since the last call.
     pub(crate) fn take(&self) -> Vec<NodeId> {
-        self.take_counts().into_keys().collect()
+        self.take_added().into_keys().collect()
     }
 
-    fn take_counts(&self) -> HashMap<NodeId, usize> {
+    fn take_added(&self) -> HashMap<NodeId, Added> {
         std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -105,10 +116,10 @@ async fn run(
 ) {
     let mut waiting: HashMap<NodeId, Waiting> = HashMap::new();
     while news.changed().await.is_ok() {
-        for (node, files) in touched.take_counts() {
-            // Of a series that is new here nobody knows how many files wait.
-            let known = waiting.entry(node).or_insert(Waiting { files: FAN_IN, too_late: 0 });
-            known.files += files;
+        for (node, added) in touched.take_added() {
+            // Of a series that is new here any of its files may wait.
+            let known = waiting.entry(node).or_insert(Waiting { files: added.had, too_late: 0 });
+            known.files += added.files;
             if known.files < FAN_IN << known.too_late {
                 continue;
             }
