@@ -28,10 +28,9 @@ use crate::series_schema::{SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN};
 
 const ZSTD_LEVEL: i32 = 3;
 /// Rows of a page: the fewer, the less is read for a few rows in vain.
-const PAGE_ROWS: usize = 16_384;
-/// Where rows lie by key, a few rows of one key are asked for more often; with fewer rows still, what is said
-/// of each page takes more room than is saved.
-const PAGE_ROWS_BY_KEY: usize = 12_288;
+const PAGE_ROWS: usize = 8192;
+/// Where rows lie by key, a few rows of one key are asked for more often.
+const PAGE_ROWS_BY_KEY: usize = 6144;
 /// Files of fewer rows are too small for encodings to be tried, and for zstd to pay.
 const TRIAL_FROM_ROWS: usize = 8192;
 /// Encodings are tried with one of so many rows, ...
