@@ -64,6 +64,14 @@ impl Merged {
         self.outputs.iter().map(|part| part.size).sum()
     }
 
+    /// Whether both replace one of the same parts, so that not both can be committed.
+    #[must_use]
+    pub fn shares_inputs_with(&self, other: &Self) -> bool {
+        let own: std::collections::HashSet<&str> =
+            self.inputs.iter().map(|part| part.object.as_str()).collect();
+        other.inputs.iter().any(|part| own.contains(part.object.as_str()))
+    }
+
     /// Whether all that it replaces is still part of the log.
     #[must_use]
     pub fn is_live_in(&self, snapshot: &Snapshot) -> bool {
