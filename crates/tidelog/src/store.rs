@@ -9,7 +9,9 @@ use tidelog_core::{
     MemoryUsage, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
     WriteTime,
 };
-use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
+use tidelog_oplog::{
+    EntryType, FileOrder, Node, Partition, SeriesOptions, SeriesState, VersionRow,
+};
 use tidelog_query::{Queries, SqlPolicy};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
 use tidelog_store::{CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
@@ -123,6 +125,10 @@ pub struct StoreStatistics {
     pub directories: u64,
     /// Series.
     pub series: u64,
+    /// Those of them whose files are ordered by key.
+    pub series_by_key: u64,
+    /// Those of them whose files do not cross the borders of days, weeks, months or years.
+    pub series_partitioned: u64,
     /// Versions of all series.
     pub versions: u64,
     /// Those of them as of which a series can be read: the history of the others was
@@ -480,6 +486,9 @@ impl Store {
                 EntryType::FileSeries => {
                     let series = head.series(self.engine().log(), node.id).await?;
                     counts.series += 1;
+                    let layout = node.options.layout();
+                    counts.series_by_key += u64::from(layout.order == FileOrder::KeyTime);
+                    counts.series_partitioned += u64::from(layout.partition != Partition::None);
                     let versions = series.versions().len() as u64;
                     let expired = history.first_readable(node.id).number().saturating_sub(1);
                     counts.versions += versions;
