@@ -1,5 +1,6 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -470,13 +471,14 @@ impl Store {
         Ok((head, node, series))
     }
 
-    /// Counts over the whole store. Reads the version and file rows of every series.
+    /// Counts over the whole store. Reads the whole log.
     ///
     /// # Errors
     /// If the log cannot be read.
     pub async fn statistics(&self) -> Result<StoreStatistics> {
         let head = self.engine().head().await?;
         let commits = u64::try_from(head.snapshot().next_commit().number()).unwrap_or_default();
+        let mut nodes = HashSet::new();
         let history = head.snapshot().history();
         let snapshots = history.snapshots().count() as u64;
         let mut counts = StoreStatistics { commits, snapshots, ..StoreStatistics::default() };
@@ -497,11 +499,13 @@ impl Store {
                     counts.rows += series.rows_appended();
                     counts.files += series.file_count() as u64;
                     counts.bytes += series.files().map(|file| file.size).sum::<u64>();
-                    counts.bytes_written += series.file_bytes_written();
+                    nodes.insert(node.id);
                 }
                 EntryType::FileData => {}
             }
         }
+        let written = self.engine().log().file_bytes_written(head.snapshot(), &nodes).await;
+        counts.bytes_written = written.map_err(tidelog_store::Error::from)?;
         Ok(counts)
     }
 }
