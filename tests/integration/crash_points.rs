@@ -1,5 +1,6 @@
 //! One writer alone dies at each kind of change of its files, under a load of several tasks and series,
-//! which now and then merge files, let history go and delete what nobody needs any more.
+//! which delete, replace and restore rows, and now and then merge files, let history go and delete what
+//! nobody needs any more.
 //!
 //! A plain run counts the changes by name. Then writers are killed at each name in turn, before and after
 //! the change, at an occurrence that differs from kill to kill, and go on with what the last one left, so
@@ -7,14 +8,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
-use tidelog::Store;
+use tidelog::{Store, VacuumOptions};
 use tidelog_testkit::CrashPlan;
 use tidelog_testkit::crash_fs::DYING;
 
-use crate::kill::{ALONE, Ack, PLAN, Running, STEPS, TASKS, judged, runtime};
-use crate::support::{Context, Fallible};
+use crate::kill::{ALONE, Ack, PLAN, Running, STEPS, TASKS, change_of, collect, judged, runtime};
+use crate::reworked;
+use crate::support::{Context, Fallible, same};
 
 /// How many kills; 300 by default.
 const KILLS: &str = "TIDELOG_CRASH_POINTS";
@@ -61,12 +64,15 @@ struct Victim {
     store: PathBuf,
     acks: BTreeSet<Ack>,
     tried: BTreeSet<i64>,
+    /// The versions that changes of data became.
+    changed: BTreeMap<i64, i64>,
 }
 
 impl Victim {
     fn new(store: PathBuf) -> Fallible<Self> {
         std::fs::create_dir_all(&store).at("making a directory")?;
-        Ok(Self { store, acks: BTreeSet::new(), tried: BTreeSet::new() })
+        let (acks, tried, changed) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Self { store, acks, tried, changed })
     }
 
     /// Kills a writer as planned; whether it came so far.
@@ -75,6 +81,11 @@ impl Victim {
         self.acks.extend(lines.iter().filter_map(|line| Ack::parse(line)));
         let tried = lines.iter().filter_map(|line| line.strip_prefix("try ")?.parse().ok());
         self.tried.extend(tried.collect::<Vec<i64>>());
+        let changed = lines.iter().filter_map(|line| {
+            let (version, number) = line.strip_prefix("changed ")?.split_once(' ')?;
+            Some((version.parse().ok()?, number.parse().ok()?))
+        });
+        self.changed.extend(changed.collect::<Vec<(i64, i64)>>());
         let died = lines.iter().any(|line| line.strip_prefix(DYING) == Some(&plan.text()));
         match died || status.success() {
             true => Ok(died),
@@ -95,10 +106,12 @@ impl Victim {
             500_000.. => number - 500_000,
             _ => number,
         };
-        match found.iter().find(|ack| !self.tried.contains(&asked(ack.number))) {
-            Some(ghost) => Err(format!("{ghost:?} is there and was never asked for")),
-            None => Ok(()),
+        if let Some(ghost) = found.iter().find(|ack| !self.tried.contains(&asked(ack.number))) {
+            return Err(format!("{ghost:?} is there and was never asked for"));
         }
+        let tried: BTreeSet<i64> = self.tried.iter().map(|number| change_of(*number)).collect();
+        let store = Store::open(self.store.to_str().unwrap()).await.at("opening")?;
+        reworked::judge(&store, &self.changed, |number| tried.contains(&number)).await
     }
 
     /// What is left once the last one has died is whole, and is written as before.
@@ -110,9 +123,24 @@ impl Victim {
             false => Store::open(location).await.at("opening")?,
         };
         store.create_directory("/done").await.at("writing after the kills")?;
+        let at_once = VacuumOptions::default().with_older_than(Duration::ZERO);
+        store.vacuum(&at_once.clone().with_apply(true)).await.at("vacuuming")?;
+        let left = store.vacuum(&at_once).await.at("vacuuming again")?.total().files;
+        same("files of no use after a vacuum", &0, &left)?;
+        same("staged names after a vacuum", &Vec::new(), &staged_names(&self.store))?;
         let report = Store::builder(location).fsck(true).await.at("checking")?;
         if report.is_intact() { Ok(()) } else { Err(format!("{:?}", report.damage)) }
     }
+}
+
+/// The names under which puts that never ended have left bytes.
+fn staged_names(store: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for directory in ["series", "_oplog"] {
+        collect(&store.join(directory), &mut found);
+    }
+    found.retain(|path| path.to_string_lossy().contains('#'));
+    found
 }
 
 /// Where writers died.
@@ -126,7 +154,11 @@ struct Histogram {
 fn lane(directory: &Path, lane: u64, kills: u64) -> Fallible<Histogram> {
     let runtime = runtime();
     let mut histogram = Histogram::default();
-    let changes = changes(&directory.join(format!("lane-{lane}")))?;
+    let mut changes = changes(&directory.join(format!("lane-{lane}")))?;
+    // Only after a kill there is something to sweep.
+    for kind in ["data file sweep", "log part sweep", "commit sweep"] {
+        changes.entry(kind.to_owned()).or_insert(1);
+    }
     let names: Vec<(&String, &u64)> = changes.iter().collect();
     let mut round = lane * 7;
     for place in 0.. {
@@ -188,6 +220,8 @@ fn a_writer_that_dies_at_any_change_under_load_loses_and_doubles_nothing() {
         "segment unlink",
         "commit link",
         "data file rename",
+        "data file unlink",
+        "data file sweep",
     ];
     for name in places {
         let reached = all.at.keys().any(|(at, _)| at == name);

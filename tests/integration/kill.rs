@@ -16,18 +16,18 @@ use std::time::Duration;
 use tidelog::arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use tidelog::object_store::ObjectStore;
 use tidelog::{
     AppendReceipt, ExpireRule, Mode, SeriesAppend, SeriesExt, Store, TransactionId, VacuumOptions,
     WalDurability,
 };
-use tidelog_storage::{DurableLocal, FileSystem};
+use tidelog_storage::FileSystem;
 use tidelog_testkit::crash::CRASH_AT;
 use tidelog_testkit::{
     Cell, CrashFileSystem, CrashPlan, Fault, FaultError, FaultFileSystem, FaultStore, FileFault,
     ForgetfulFileSystem, crash_point,
 };
 
+use crate::reworked::rework;
 use crate::support::{Context, Fallible, same, sql};
 
 pub(crate) const DIRECTORY: &str = "TIDELOG_KILL_STORE";
@@ -130,25 +130,22 @@ async fn open_faulty(directory: &str, files: Option<&CrashFileSystem>) -> Store 
         None if std::env::var(FORGET).is_ok() => Some(Arc::new(ForgetfulFileSystem)),
         None => None,
     };
-    let place: Arc<dyn ObjectStore> = match &files {
-        Some(files) => {
-            std::fs::create_dir_all(directory).unwrap();
-            Arc::new(DurableLocal::open_on(directory, Arc::clone(files)).unwrap())
-        }
-        None => Arc::new(DurableLocal::create(directory).unwrap()),
-    };
-    let faulty = FaultStore::new(place);
+    let mut builder = Store::builder(directory).with_mode(Mode::Shared);
+    if let Some(files) = &files {
+        builder = builder.with_file_system(Arc::clone(files));
+    }
     if let Ok(at) = std::env::var(ABORT_AT) {
         let (when, nth) = at.split_once(':').unwrap();
         let fault = Fault::new(FaultError::Abort).nth(nth.parse().unwrap());
-        faulty.inject(if when == "after" { fault.after() } else { fault });
+        let fault = if when == "after" { fault.after() } else { fault };
+        builder = builder.with_layer(move |place| {
+            let faulty = FaultStore::new(place);
+            faulty.inject(fault.clone());
+            Arc::new(faulty)
+        });
     }
-    let mut builder = Store::builder("memory://").with_object_store(Arc::new(faulty));
     if std::env::var(ALONE).is_ok() {
-        builder = builder
-            .with_mode(Mode::Exclusive)
-            .with_wal_directory(Path::new(directory).join("_wal"))
-            .with_hot_max(HOT_ROWS_MAX, 1 << 20);
+        builder = builder.with_mode(Mode::Exclusive).with_hot_max(HOT_ROWS_MAX, 1 << 20);
     }
     match std::env::var(DURABILITY).as_deref() {
         Ok("interval") => {
@@ -183,7 +180,13 @@ async fn write(store: Store, next: Arc<AtomicU64>, last: u64) {
         if tells {
             say(&format!("try {number}"));
         }
-        if is_atomic(number) {
+        if tells && number % 3 == 2 {
+            // The others judge appends alone.
+            let change = change_of(number);
+            if let Some(version) = rework(&store, change).await.unwrap() {
+                say(&format!("changed {} {change}", version.number()));
+            }
+        } else if is_atomic(number) {
             let both = SERIES.map(|path| append_of(path, number)).to_vec();
             let receipts = root.append_atomic(both).await.unwrap();
             crash_point!("between append and ack");
@@ -209,6 +212,11 @@ async fn write(store: Store, next: Arc<AtomicU64>, last: u64) {
     }
 }
 
+/// The number of the change that is made instead of an append: those of one run are few.
+pub(crate) fn change_of(number: i64) -> i64 {
+    number / 1_000_000 * 64 + number % 1_000_000 % 64
+}
+
 /// Now and then merges files, lets history go, and deletes what nobody needs any more.
 async fn tidy(store: &Store, number: i64) {
     if number % 9 == 4 {
@@ -218,6 +226,9 @@ async fn tidy(store: &Store, number: i64) {
         store.expire("/k/**", ExpireRule::KeepVersions(2)).await.unwrap();
         let at_once = VacuumOptions::default().with_apply(true).with_older_than(Duration::ZERO);
         store.vacuum(&at_once).await.unwrap();
+    }
+    if number % 20 == 17 {
+        store.maintain(false).await.unwrap();
     }
 }
 
@@ -307,10 +318,13 @@ impl Running {
         Ok(acks)
     }
 
-    /// All that it says until it ends.
+    /// All that it says until it ends; if it fails, its complaint is the last line.
     pub(crate) fn lines_to_end(mut self) -> Fallible<(Vec<String>, ExitStatus)> {
-        let lines = self.lines.iter().collect();
+        let mut lines: Vec<String> = self.lines.iter().collect();
         let status = self.child.wait().at("waiting for the writer")?;
+        if !status.success() {
+            lines.push(self.complaint());
+        }
         self.reader.join().map_err(|_| "the reader of the pipe failed".to_owned())?;
         Ok((lines, status))
     }
@@ -561,8 +575,8 @@ fn a_lost_ack_or_file_is_noticed() {
     runtime.block_on(judge(&store, &acks)).unwrap_err();
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap() {
+pub(crate) fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() { collect(&path, files) } else { files.push(path) }
     }

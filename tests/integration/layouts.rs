@@ -1,6 +1,7 @@
 //! However the files of a series are laid out, and whenever that changes, all answers stay.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tidelog::arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -8,15 +9,17 @@ use tidelog::arrow::array::{
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{
-    AsOf, Codec, ErrorKind, FileOrder, LayoutChange, Mode, Partition, ReadOptions, Reason,
-    SeriesExt, SeriesOptions, Store, StoreBuilder, UpkeepMode, Version,
+    AsOf, Codec, ErrorKind, FileOrder, LayoutChange, LayoutFile, Mode, Partition, ReadOptions,
+    Reason, SeriesExt, SeriesOptions, Store, StoreBuilder, UpkeepMode, Version,
 };
-use tidelog_testkit::Row;
+use tidelog_testkit::{Cell, Row};
 
 use crate::support::{Context, Fallible, rows, runtime, same, sql};
 
 const PATH: &str = "/s.series";
 const HOUR_MICROS: i64 = 3_600_000_000;
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
@@ -89,6 +92,54 @@ async fn intact(store: &Arc<dyn ObjectStore>) -> Fallible {
     let report = builder(store).fsck(true).await.at("fsck")?;
     let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
     same("damage", &Vec::<String>::new(), &damage)
+}
+
+/// Whoever appends with the background on finds the files as the series is laid out, and few.
+#[test]
+fn a_series_is_laid_out_in_the_background() {
+    runtime().block_on(async {
+        for change in [
+            LayoutChange::default().with_order(FileOrder::KeyTime),
+            LayoutChange::default().with_partition(Partition::Month),
+            LayoutChange::default().with_order(FileOrder::KeyTime).with_partition(Partition::Week),
+        ] {
+            let place = memory();
+            let store = Store::builder("memory://").with_object_store(Arc::clone(&place));
+            let store = store.with_mode(Mode::Shared).create().await.unwrap();
+            let options = SeriesOptions::default().with_key_columns(["key"]);
+            store.root().create_series(PATH, options).await.unwrap();
+            store.root().set_series_layout(PATH, change.clone()).await.unwrap();
+            let began = Instant::now();
+            let mut versions = 0;
+            // Merged files are those of several versions; each merge of eight leaves the rest.
+            loop {
+                append(&store, versions + 1..=versions + 8).await.unwrap();
+                versions += 8;
+                let drawn = store.layout(PATH).await.unwrap();
+                let merged = |file: &&LayoutFile| file.first_version != file.last_version;
+                let merged: Vec<_> = drawn.files.iter().filter(merged).collect();
+                for file in &merged {
+                    same("order", &drawn.layout.order, &file.order).unwrap();
+                    let (start, end) = (file.range.start(), file.range.end());
+                    same("partition", &true, &drawn.layout.partition.holds(start, end)).unwrap();
+                }
+                if versions >= 64 && !merged.is_empty() && drawn.files.len() < versions as usize {
+                    break;
+                }
+                assert!(began.elapsed() < PATIENCE, "{change:?}: nothing is merged");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let rows = sql(&store, "SELECT count(*) FROM \"/s.series\"").await.unwrap();
+            assert_eq!(rows, [[Cell::Int(versions * 60)]]);
+            let before = answers(&store, versions).await.unwrap();
+            drop(store);
+            let store = builder(&place).open().await.unwrap();
+            store.compact(PATH).await.unwrap();
+            assert_eq!(answers(&store, versions).await.unwrap(), before, "{change:?}");
+            laid_out(&store, &change).await.unwrap();
+            intact(&place).await.unwrap();
+        }
+    });
 }
 
 fn layouts() -> Vec<LayoutChange> {

@@ -15,6 +15,7 @@
 //! | `newest` | are queries for the newest rows of each key right, whatever the scan leaves out? |
 //! | `owner` | is what one writer alone acknowledges visible at once, kept, and committed in the end? |
 //! | `plans` | what do plans look like, and what do they open? |
+//! | `races` | do writers, readers, compaction, vacuum and merges of the log do each other no harm? |
 //! | `read_cache` | what does the cache of a remote store save, and does it change no answer? |
 //! | `take_over` | is a store taken from who cannot go on, and nothing lost or doubled that it left? |
 //! | `requests` | what is asked of the object store? |
@@ -23,6 +24,7 @@
 //! | `hot` | do rows in memory answer as they would from files? |
 //! | `fsck` | does a check find and name every damage, and none where there is none? |
 //! | `changes` | is every version told once, as it lands? |
+//! | `reworked` | helpers: a series whose data many writers change, and what must be there by its log |
 //! | `settings` | does the right layer win, is what is wrong told, and do open stores take changes? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
@@ -62,11 +64,15 @@ mod plans;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod read_cache;
 
 mod requests;
 #[cfg(test)]
 mod revise;
+#[cfg(test)]
+mod reworked;
 #[cfg(test)]
 mod settings;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tidelog::{
 };
 use tidelog_storage::CountingStore;
 use tidelog_storage::counting::Operation;
-use tidelog_testkit::{Fault, FaultStore, Row};
+use tidelog_testkit::{Fault, FaultError, FaultStore, Row};
 
 use crate::support::{Context, Fallible, fail_each_request, rows, runtime, same, sql};
 
@@ -231,6 +231,98 @@ fn of_a_deduplicated_series_what_was_replaced_does_not_come_back() {
             assert_eq!(seen(&store, version(4)).await.unwrap().len(), 3);
             intact(&place).await.unwrap();
         }
+    });
+}
+
+/// The data objects that were asked for or written.
+fn touched(counting: &CountingStore) -> BTreeSet<String> {
+    let requests = counting.take().into_iter();
+    requests.map(|request| request.path).filter(|path| path.starts_with("series/")).collect()
+}
+
+/// A condition is asked only of files that may hold a row for which it holds: others are neither read nor
+/// written.
+#[test]
+fn files_that_their_statistics_rule_out_are_not_touched() {
+    runtime().block_on(async {
+        for dedup in [false, true] {
+            let counting = CountingStore::new(memory());
+            let place: Arc<dyn ObjectStore> = Arc::new(counting.clone());
+            let store = builder(&place).create().await.unwrap();
+            let options = SeriesOptions::default().with_key_columns(["key"]).with_dedup(dedup);
+            store.root().create_series(PATH, options).await.unwrap();
+            for value in 0..6 {
+                append(&store, value, value * 10..value * 10 + 10).await;
+            }
+            // One more lies over the third.
+            append(&store, 7, 20..30).await;
+            // No footer is known to the handle that asks.
+            let fresh = || async { builder(&place).open().await.unwrap() };
+            let store = fresh().await;
+            for nothing in ["value = 6", "key = 'c'", "value > 0 AND value < 1", "value IS NULL"] {
+                drop(counting.take());
+                assert_eq!(delete_where(&store, nothing).await.unwrap().version, None, "{nothing}");
+                assert_eq!(touched(&counting), BTreeSet::new(), "{nothing}");
+            }
+            // By time alone, and by time and value at once.
+            drop(counting.take());
+            let late = "time >= to_timestamp_micros(55)";
+            assert_eq!(delete_where(&store, late).await.unwrap().rows_ended, 5);
+            // One is read and written anew, as rows that stay and rows that end.
+            assert_eq!(touched(&counting).len(), 3, "{late}");
+            let store = fresh().await;
+            drop(counting.take());
+            let done = delete_where(&store, "value = 4 AND key = 'a'").await.unwrap();
+            assert_eq!((done.rows_ended, touched(&counting).len()), (5, 3));
+            // Where rows stand for others, what lies over a file is looked at with it.
+            let store = fresh().await;
+            drop(counting.take());
+            let done = delete_where(&store, "value = 7 AND key = 'b'").await.unwrap();
+            let objects = touched(&counting).len();
+            let expected = if dedup { 4..=6 } else { 3..=3 };
+            assert!(expected.contains(&objects), "dedup {dedup}: {objects} objects");
+            assert!(done.rows_ended >= 5, "dedup {dedup}: {}", done.rows_ended);
+            let mut left: Vec<i64> =
+                head(&fresh().await).await.into_iter().map(|(time, _)| time).collect();
+            left.dedup();
+            let gone = |time: i64| match time {
+                40..50 => time % 2 == 0,
+                20..30 => dedup && time % 2 == 1,
+                _ => time >= 55,
+            };
+            let expected: Vec<i64> = (0..60).filter(|time| !gone(*time)).collect();
+            assert_eq!(left, expected, "dedup {dedup}");
+            intact(&place).await.unwrap();
+        }
+    });
+}
+
+/// What of a file ends was decided for a range; a restore that loses to another change is about a wider one.
+/// It took what it had decided before for true, and copied rows that it did not end.
+#[test]
+fn a_restore_that_loses_to_a_delete_doubles_no_row() {
+    runtime().block_on(async {
+        let place = memory();
+        let store = builder(&place).create().await.unwrap();
+        append(&store, 1, 0..100).await;
+        append(&store, 2, 40..45).await;
+        append(&store, 3, 44..60).await;
+        let before = head(&store).await;
+        delete_where(&store, "value = 2").await.unwrap();
+        let slow = FaultStore::new(Arc::clone(&place));
+        let hold = slow.hold(Fault::new(FaultError::Generic).on(Operation::Put).at_path(".json"));
+        let slow: Arc<dyn ObjectStore> = Arc::new(slow);
+        let other = builder(&slow).open().await.unwrap();
+        let restoring =
+            tokio::spawn(async move { other.root().restore_series(PATH, &version(3)).await });
+        hold.reached().await;
+        delete_where(&store, "value = 3").await.unwrap();
+        hold.release();
+        let done = restoring.await.unwrap().unwrap();
+        assert_eq!(done.version, Some(Version::new(6)));
+        assert_eq!(head(&store).await, before);
+        assert_eq!(seen(&store, version(5)).await.unwrap().len(), 100);
+        intact(&place).await.unwrap();
     });
 }
 

@@ -8,7 +8,8 @@ use tidelog::arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosec
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{ErrorKind, SeriesExt, Store, UpkeepMode};
-use tidelog_testkit::{Fault, FaultStore};
+use tidelog_storage::counting::Operation;
+use tidelog_testkit::{Fault, FaultError, FaultStore};
 
 use crate::support::{Context, Fallible, fail_each_request, runtime, same};
 
@@ -163,5 +164,50 @@ fn a_handle_that_slept_through_the_retention_begins_anew() {
         assert_eq!(versions, 41);
         let seen = sleeper.versions(SERIES[1]).await.unwrap().len();
         assert_eq!(seen, busy.versions(SERIES[1]).await.unwrap().len());
+    });
+}
+
+/// With both in one commit no reader could take it, and nothing in the store could be read any more.
+#[test]
+fn two_merges_of_the_same_parts_by_one_handle_do_not_land_together() {
+    runtime().block_on(async {
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let slow = FaultStore::new(Arc::clone(&memory));
+        let shared: Arc<dyn ObjectStore> = Arc::new(slow.clone());
+        let store = builder(&shared).create().await.unwrap();
+        for number in 0..8 {
+            append(&store, number).await.unwrap();
+        }
+        let parts = || {
+            let puts = slow.trace().into_iter();
+            puts.filter(|(kind, path)| *kind == Operation::Put && path.contains("part-")).count()
+        };
+        let before = parts();
+        // Whatever is asked for while a commit is under way shares the next one.
+        let commit = Fault::new(FaultError::Generic).on(Operation::Put).at_path(".json");
+        let hold = slow.hold(commit);
+        let appending = tokio::spawn({
+            let store = store.clone();
+            async move { append(&store, 8).await }
+        });
+        hold.reached().await;
+        let maintain = || {
+            let store = store.clone();
+            tokio::spawn(async move { store.maintain(false).await })
+        };
+        let both = [maintain(), maintain()];
+        // The append's part, and of each merge one of the tree and one of series.
+        while parts() < before + 5 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        hold.release();
+        appending.await.unwrap().unwrap();
+        for one in both {
+            one.await.unwrap().unwrap();
+        }
+        let versions: usize = found(&memory).await.unwrap().iter().map(Vec::len).sum();
+        assert_eq!(versions, 9);
+        assert!(builder(&memory).fsck(true).await.unwrap().is_intact());
     });
 }

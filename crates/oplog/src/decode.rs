@@ -23,7 +23,9 @@ use tidelog_core::{
 };
 use uuid::Uuid;
 
-use crate::encode::{CLAIM, DROP_SNAPSHOT, HORIZON, RELEASE, SNAPSHOT, TAKE_OVER, VACUUM};
+use crate::encode::{
+    ADD, CLAIM, DROP_SNAPSHOT, HORIZON, RELEASE, REMOVE, SNAPSHOT, TAKE_OVER, VACUUM,
+};
 use crate::epoch;
 use crate::error::Error;
 use crate::history::Horizon;
@@ -371,8 +373,8 @@ impl Decoder<'_> {
 
     fn file(&self, shared: &mut Shared) -> Result<FileRow, Error> {
         let op = match self.wide.op.as_str() {
-            "add" => FileOp::Add,
-            "remove" => FileOp::Remove,
+            ADD => FileOp::Add,
+            REMOVE => FileOp::Remove,
             _ => return Err(self.unknown_op()),
         };
         let order = match text(&self.wide.file_order) {

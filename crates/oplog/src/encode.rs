@@ -24,6 +24,9 @@ use crate::row::{
 };
 use crate::schema::{column, log_schema};
 
+/// The operations on files.
+pub(crate) const ADD: &str = "add";
+pub(crate) const REMOVE: &str = "remove";
 /// The store operation that announces what is about to be deleted.
 pub(crate) const VACUUM: &str = "vacuum";
 pub(crate) const CLAIM: &str = "claim";
@@ -297,8 +300,8 @@ impl Record {
     fn from_file(row: &FileRow) -> Result<Self, Error> {
         let signed = |value: u64| i64::try_from(value).map(Some).map_err(Error::encode);
         let op = match row.op {
-            FileOp::Add => "add",
-            FileOp::Remove => "remove",
+            FileOp::Add => ADD,
+            FileOp::Remove => REMOVE,
         };
         Ok(Self {
             commit_version: row.commit.number(),

@@ -10,6 +10,7 @@
 //! `publish` never trusts an error: on any but success it reads `<N>.json` back and compares ids.
 //! Ours means committed, another's means conflict, absent means that the same bytes are put again.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use crate::fetch::{LogObjects, store_error};
 use crate::inline::Inline;
 use crate::open::{self, Opened};
 use crate::part::{self, Described, Part};
-use crate::row::{FileRow, Row, StoreOp};
+use crate::row::{FileOp, FileRow, Row, StoreOp};
 use crate::series::SeriesState;
 use crate::state::Snapshot;
 use crate::turn::{Turn, Writers};
@@ -461,6 +462,37 @@ impl Log {
         };
         let file = |row| if let Row::File(row) = row { Some(row) } else { None };
         Ok(rows.into_iter().filter_map(file).collect())
+    }
+
+    /// The bytes of all files that were ever added to these series, those of files that have gone included.
+    /// It reads the whole log.
+    ///
+    /// # Errors
+    /// Damage, a newer format, or the store's failure.
+    pub async fn file_bytes_written(
+        &self,
+        snapshot: &Snapshot,
+        nodes: &HashSet<NodeId>,
+    ) -> Result<u64, Error> {
+        let parts: Vec<Arc<Part>> = snapshot.parts().cloned().collect();
+        let mut batches = std::pin::pin!(self.batches(snapshot, None));
+        let mut bytes = 0;
+        loop {
+            let batch = match batches.try_next().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(bytes),
+                Err(error) => return Err(self.explain_loss(error, &parts).await),
+            };
+            for row in decode::rows_in(LOG_DIRECTORY, vec![batch])? {
+                if let Row::File(row) = row
+                    && row.op == FileOp::Add
+                    && !row.is_of_older_object()
+                    && nodes.contains(&row.node)
+                {
+                    bytes += row.size;
+                }
+            }
+        }
     }
 
     /// A part that cannot be read may have been let go, after a merge, since the snapshot was taken.

@@ -114,6 +114,12 @@ impl Part {
         (self.families.series || self.families.history) && self.spans(node)
     }
 
+    /// Whether a merge has set its rows aside, which only tell of what has gone: they are no part of a run.
+    pub(crate) fn is_aside(&self) -> bool {
+        let Families { shared, series, history } = self.families;
+        history && !shared && !series && self.run.is_some()
+    }
+
     fn spans(&self, node: NodeId) -> bool {
         let node = node.to_string();
         self.nodes.as_ref().is_none_or(|(min, max)| *min <= node && node <= *max)

@@ -143,8 +143,6 @@ pub struct SeriesState {
     /// How many of its files now hold rows that were replaced.
     superseded: usize,
     rows: u64,
-    /// Of all files that were ever added.
-    file_bytes: u64,
     /// What the rows of the log take in memory, about.
     bytes: u64,
 }
@@ -160,7 +158,6 @@ impl SeriesState {
             removed: HashTrieMapSync::new_sync(),
             superseded: 0,
             rows: 0,
-            file_bytes: 0,
             bytes: OVERHEAD_BYTES,
         }
     }
@@ -231,9 +228,6 @@ impl SeriesState {
         match row.op {
             FileOp::Add => {
                 self.superseded += superseded;
-                if !row.is_of_older_object() {
-                    self.file_bytes += row.size;
-                }
                 self.files.push(Arc::new(row));
             }
             FileOp::Remove => {
@@ -313,12 +307,6 @@ impl SeriesState {
     #[must_use]
     pub fn rows_appended(&self) -> u64 {
         self.rows
-    }
-
-    /// The bytes of all files that were ever added, those of files that are there no more included.
-    #[must_use]
-    pub fn file_bytes_written(&self) -> u64 {
-        self.file_bytes
     }
 
     /// The files that hold its rows now, in the order in which they were added; those of rows that were

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::cast::as_boolean_array;
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::logical_expr::Expr;
@@ -12,12 +13,15 @@ use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::lit;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use tidelog_core::{AsOf, TreePath};
-use tidelog_store::{RowCondition, RowFilter, SeriesView};
+use tidelog_oplog::FileRow;
+use tidelog_store::{RowCondition, RowFilter, SeriesSchema, SeriesView};
 
 use crate::error::Error;
 use crate::limits;
 use crate::round_literals::rounded;
+use crate::scan::files::statistics;
 use crate::session::Queries;
 
 impl Queries {
@@ -44,12 +48,27 @@ impl Queries {
         let used = all.fields().iter().filter(|field| used.iter().any(|c| c.name == *field.name()));
         let schema = Schema::new(used.cloned().collect::<Vec<_>>());
         let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
-        let names = DFSchema::try_from(schema)?;
+        let (names, used) = (DFSchema::try_from(schema.clone())?, Arc::new(schema));
         let expr = state.create_physical_expr(expr, &names)?;
         match expr.data_type(names.as_arrow())? {
-            DataType::Boolean => Ok(Condition { columns, expr }),
+            DataType::Boolean => Ok(Condition {
+                columns,
+                // What rules out nothing is as good as none.
+                pruning: PruningPredicateBuilder::new()
+                    .with_file_schema(Arc::clone(&used))
+                    .build(Arc::clone(&expr)),
+                expr,
+                used,
+                schema: view.schema().clone(),
+            }),
             // Null is not true.
-            DataType::Null => Ok(Condition { columns: Vec::new(), expr: lit(false) }),
+            DataType::Null => Ok(Condition {
+                columns: Vec::new(),
+                pruning: None,
+                expr: lit(false),
+                used: Arc::new(Schema::empty()),
+                schema: view.schema().clone(),
+            }),
             other => Err(Error::invalid(format!(
                 "{sql:?} is no condition: it yields {other}; write a comparison such as \"value > 5\""
             ))),
@@ -97,6 +116,10 @@ fn refuse_other_rows(expr: &Expr) -> Result<(), Error> {
 struct Condition {
     columns: Vec<String>,
     expr: Arc<dyn PhysicalExpr>,
+    /// The same of the statistics of the columns that it names.
+    pruning: Option<Arc<PruningPredicate>>,
+    used: SchemaRef,
+    schema: SeriesSchema,
 }
 
 impl RowFilter for Condition {
@@ -110,5 +133,13 @@ impl RowFilter for Condition {
             as_boolean_array(&values).cloned()
         };
         matches().map_err(|error| error.strip_backtrace())
+    }
+
+    fn may_match(&self, file: &FileRow) -> bool {
+        let Some(pruning) = &self.pruning else { return true };
+        let statistics = vec![Arc::new(statistics(&self.schema, file, &self.used))];
+        let kept = pruning.prune(&PrunableStatistics::new(statistics, Arc::clone(&self.used)));
+        // What cannot be told is looked at.
+        kept.map_or(true, |kept| kept.first().copied().unwrap_or(true))
     }
 }

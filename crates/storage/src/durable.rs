@@ -13,7 +13,8 @@
 //! 3. Of two creating puts of one name exactly one wins (`link` is atomic).
 //!
 //! Staged names end in `#` and digits, which the stock store hides from lists and refuses to
-//! serve; one that a crash left behind is never read. Reading is the stock store's.
+//! serve; one that a crash left behind is never read, and found by [`crate::staged`]. Reading is the stock
+//! store's.
 
 use std::fmt;
 use std::io;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -33,9 +34,13 @@ use object_store::{
 };
 
 use crate::error::Error;
-use crate::fs::{FileSystem, OsFileSystem};
+use crate::fs::{FileLock, FileSystem, OsFileSystem};
+use crate::staged;
 
 const STORE: &str = "DurableLocal";
+
+/// Deletes of one stream that are under way at once.
+const DELETED_AT_ONCE: usize = 8;
 
 /// Names to try for bytes that have no name yet.
 const STAGING_TRIES: u32 = 1000;
@@ -89,10 +94,21 @@ impl DurableLocal {
     /// # Errors
     /// [`Error::Directory`] if it cannot be made or read.
     pub fn create(root: impl AsRef<FsPath>) -> std::result::Result<Self, Error> {
+        Self::create_on(root, Arc::new(OsFileSystem))
+    }
+
+    /// Creates the directory, with its parents, if it is missing, and opens it, writing through `fs`.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] if it cannot be made or read.
+    pub fn create_on(
+        root: impl AsRef<FsPath>,
+        fs: Arc<dyn FileSystem>,
+    ) -> std::result::Result<Self, Error> {
         let given = root.as_ref();
-        make_dirs(&OsFileSystem, given)
+        make_dirs(fs.as_ref(), given)
             .map_err(|source| Error::Directory { path: given.display().to_string(), source })?;
-        Self::open(given)
+        Self::open_on(given, fs)
     }
 
     /// Runs blocking work off the runtime and maps its error to `location`.
@@ -116,18 +132,16 @@ impl Disk {
     }
 
     fn staging_name(&self, target: &FsPath) -> PathBuf {
-        let number = self.staged.fetch_add(1, Ordering::Relaxed);
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!("#{number}"));
-        PathBuf::from(name)
+        staged::name_of(target, self.staged.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Writes the bytes under a name that nobody else has.
-    fn stage(&self, target: &FsPath, parts: &[Bytes]) -> io::Result<PathBuf> {
+    /// Writes the bytes under a name that nobody else has. As long as the lock is held nobody takes them
+    /// for abandoned.
+    fn stage(&self, target: &FsPath, parts: &[Bytes]) -> io::Result<(PathBuf, Box<dyn FileLock>)> {
         for _ in 0..STAGING_TRIES {
             let staged = self.staging_name(target);
             match self.fs.write_new(&staged, parts) {
-                Ok(()) => return Ok(staged),
+                Ok(held) => return Ok((staged, held)),
                 // Another handle's, or that of a process of this id on another machine.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
@@ -143,7 +157,7 @@ impl Disk {
 
     fn put(&self, target: &FsPath, parts: &[Bytes], create: bool) -> io::Result<()> {
         let directory = target.parent().unwrap_or(&self.root);
-        let staged = match self.stage(target, parts) {
+        let (staged, _held) = match self.stage(target, parts) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_dirs(self.fs.as_ref(), directory)?;
                 self.stage(target, parts)?
@@ -270,7 +284,17 @@ impl ObjectStore for DurableLocal {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let this = self.clone();
+        let deletes = locations.map(move |location| {
+            let this = this.clone();
+            async move {
+                let location = location?;
+                let path = this.disk.path_of(&location);
+                this.blocking(&location, move |disk| disk.fs.remove(&path)).await?;
+                Ok(location)
+            }
+        });
+        deletes.buffered(DELETED_AT_ONCE).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -351,7 +375,7 @@ mod tests {
     use object_store::ObjectStoreExt;
 
     use super::*;
-    use crate::fs::{AppendFile, FileLock, ReadFile};
+    use crate::fs::{AppendFile, ReadFile};
 
     /// Notes each call, so that a test can see what was synced when.
     #[derive(Debug, Default)]
@@ -371,7 +395,7 @@ mod tests {
             self.note("mkdir", path);
             OsFileSystem.create_dir(path)
         }
-        fn write_new(&self, path: &FsPath, parts: &[Bytes]) -> io::Result<()> {
+        fn write_new(&self, path: &FsPath, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
             self.note("write", path);
             OsFileSystem.write_new(path, parts)
         }
@@ -388,7 +412,11 @@ mod tests {
             OsFileSystem.rename(from, to)
         }
         fn remove(&self, path: &FsPath) -> io::Result<()> {
+            self.note("remove", path);
             OsFileSystem.remove(path)
+        }
+        fn remove_unlocked(&self, path: &FsPath) -> io::Result<bool> {
+            OsFileSystem.remove_unlocked(path)
         }
         fn sync_dir(&self, path: &FsPath) -> io::Result<()> {
             self.note("syncdir", path);
@@ -470,6 +498,25 @@ mod tests {
         assert_eq!(std::fs::read(&name).unwrap(), b"being written");
         let read = other.get(&Path::from("a")).await.unwrap().bytes().await.unwrap();
         assert_eq!(read, "b");
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_is_removed_through_the_seam() {
+        let dir = tempfile::tempdir().unwrap();
+        let recording = Arc::new(Recording::default());
+        let store = DurableLocal::open_on(dir.path(), Arc::clone(&recording) as _).unwrap();
+        for name in ["a/1", "a/2"] {
+            store.put(&Path::from(name), "x".into()).await.unwrap();
+        }
+        let names = ["a/1", "a/none", "a/2"].map(|name| Ok(Path::from(name)));
+        let deleted = store.delete_stream(futures::stream::iter(names).boxed());
+        let deleted: Vec<_> = deleted.collect().await;
+        assert!(matches!(deleted[1], Err(object_store::Error::NotFound { .. })), "{deleted:?}");
+        assert!(deleted[0].is_ok() && deleted[2].is_ok());
+        let removed: Vec<String> = recording.0.lock().unwrap().clone();
+        let removed: Vec<&String> = removed.iter().filter(|c| c.starts_with("remove")).collect();
+        assert_eq!(removed, ["remove 1", "remove none", "remove 2"]);
+        assert_eq!(std::fs::read_dir(dir.path().join("a")).unwrap().count(), 0);
     }
 
     #[tokio::test]

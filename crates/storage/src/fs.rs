@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -21,11 +21,14 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// The operating system's.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a file that must not exist, writes `parts` one after the other and syncs it.
+    /// Creates a file that must not exist, locks it, writes `parts` one after the other and syncs it. The
+    /// lock keeps [`remove_unlocked`](Self::remove_unlocked) away for as long as it is held, where the file
+    /// system has locks.
     ///
     /// # Errors
-    /// The operating system's; a partly written file may be left behind.
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()>;
+    /// The operating system's; a partly written file may be left behind. `AlreadyExists` also if somebody
+    /// took the file for abandoned before it was locked.
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>>;
 
     /// Syncs a file written by somebody else.
     ///
@@ -50,6 +53,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync {
     /// # Errors
     /// The operating system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a file whose lock nobody holds; whether it did. A missing file has no holder.
+    ///
+    /// # Errors
+    /// The operating system's, also if the file system knows no locks; the file stays then.
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool>;
 
     /// Makes the names in a directory durable.
     ///
@@ -153,6 +162,12 @@ pub trait ReadFile: fmt::Debug + Send {
 /// A lock that is held until it is dropped.
 pub trait FileLock: fmt::Debug + Send + Sync {}
 
+/// The lock of a file where there are no locks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoLock;
+
+impl FileLock for NoLock {}
+
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsFileSystem;
@@ -162,12 +177,14 @@ impl FileSystem for OsFileSystem {
         fs::create_dir(path)
     }
 
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        lock_new(&file)?;
         for part in parts {
             file.write_all(part)?;
         }
-        file.sync_all()
+        file.sync_all()?;
+        Ok(Box::new(OsFileLock { _file: file }))
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
@@ -184,6 +201,13 @@ impl FileSystem for OsFileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool> {
+        match remove_unlocked(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            outcome => outcome,
+        }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -232,6 +256,39 @@ impl FileSystem for OsFileSystem {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn remove_unlocked(path: &Path) -> io::Result<bool> {
+    // Some network file systems give exclusive locks only to those who may write.
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let (locked, named) = (file.metadata()?, fs::symlink_metadata(path)?);
+    // Its holder may have moved it away, and somebody else may have made another one.
+    if (locked.dev(), locked.ino()) != (named.dev(), named.ino()) {
+        return Ok(false);
+    }
+    // Whoever has made it and still waits for the lock finds it without a name.
+    fs::remove_file(path).map(|()| true)
+}
+
+/// Locks a file that was made a moment ago. Others hold the lock for an instant only: to see whether it is
+/// held, or to remove the file.
+fn lock_new(file: &File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Where there are no locks, nobody removes what cannot be locked.
+            Err(_) => return Ok(()),
+            Ok(()) if file.metadata()?.nlink() == 0 => {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            Ok(()) => return Ok(()),
         }
     }
 }
@@ -347,6 +404,32 @@ mod tests {
         assert_eq!(read.read_at(50_001, &mut buffer).unwrap(), 3);
         let taken = OsFileSystem.create_append(&path).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn only_what_nobody_writes_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        assert!(!OsFileSystem.remove_unlocked(&path).unwrap());
+        let held = OsFileSystem.write_new(&path, &[Bytes::from_static(b"x")]).unwrap();
+        assert!(OsFileSystem.is_locked(&path).unwrap());
+        assert!(!OsFileSystem.remove_unlocked(&path).unwrap());
+        // Under its own name it is still held, but the one that it had is gone.
+        fs::rename(&path, dir.path().join("named")).unwrap();
+        assert!(!OsFileSystem.remove_unlocked(&path).unwrap());
+        fs::rename(dir.path().join("named"), &path).unwrap();
+        drop(held);
+        assert!(OsFileSystem.remove_unlocked(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_loses_its_name_before_it_is_locked_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+        assert!(OsFileSystem.remove_unlocked(&path).unwrap());
+        assert_eq!(lock_new(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

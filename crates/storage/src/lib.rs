@@ -12,6 +12,7 @@
 //! | [`cache`] | [`ReadCache`]: a remote store's immutable objects, kept on local disk |
 //! | [`counting`] | [`CountingStore`]: counts requests and bytes, for tests and `EXPLAIN` claims |
 //! | [`pins`] | [`Pins`]: which states are being read on this machine |
+//! | [`staged`] | [`StagedNames`]: what local puts left that never ended |
 //! | [`probe`] | proof that a store lets only the first of two puts win |
 //! | [`error`] | what a caller can do about an object store's error |
 //!
@@ -30,6 +31,7 @@ pub mod pins;
 pub mod probe;
 mod remote;
 pub mod retrying;
+pub mod staged;
 
 pub use object_store;
 
@@ -37,8 +39,9 @@ pub use cache::{ReadCache, ReadCacheStatistics};
 pub use counting::CountingStore;
 pub use durable::DurableLocal;
 pub use error::{Error, kind_of};
-pub use fs::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
+pub use fs::{AppendFile, FileLock, FileSystem, NoLock, OsFileSystem, ReadFile};
 pub use location::Location;
 pub use options::StorageOptions;
 pub use pins::{Pin, Pins};
 pub use retrying::{RetryPolicy, Retrying};
+pub use staged::{Staged, StagedNames};

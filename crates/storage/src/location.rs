@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::durable::DurableLocal;
 use crate::error::Error;
+use crate::fs::FileSystem;
 use crate::options::{StorageOptions, is_secret};
 use crate::remote;
 
@@ -110,22 +111,29 @@ impl fmt::Display for Bucket {
 }
 
 impl Location {
-    /// Connects to the place, which must exist. A remote store is not asked anything yet.
+    /// Connects to the place, which must exist; of a directory files are changed through `files`. A remote
+    /// store is not asked anything yet.
     ///
     /// # Errors
     /// [`Error::Directory`] if the directory does not exist or cannot be read; [`Error::Option`]
     /// and [`Error::Location`] if options are wrong or missing.
-    pub fn open(&self, options: &StorageOptions, env: &Env) -> Result<Arc<dyn ObjectStore>, Error> {
+    pub fn open(
+        &self,
+        options: &StorageOptions,
+        env: &Env,
+        files: &Arc<dyn FileSystem>,
+    ) -> Result<Arc<dyn ObjectStore>, Error> {
         match self {
             Self::Directory(path) => {
                 options.refuse_for("a directory")?;
-                Ok(Arc::new(DurableLocal::open(path)?))
+                Ok(Arc::new(DurableLocal::open_on(path, Arc::clone(files))?))
             }
-            _ => self.create(options, env),
+            _ => self.create(options, env, files),
         }
     }
 
-    /// Connects to the place, making the directory if it is missing. Buckets are not made.
+    /// Connects to the place, making the directory if it is missing; files are changed through `files`.
+    /// Buckets are not made.
     ///
     /// # Errors
     /// As [`open`](Self::open), and if the directory cannot be made.
@@ -133,11 +141,12 @@ impl Location {
         &self,
         options: &StorageOptions,
         env: &Env,
+        files: &Arc<dyn FileSystem>,
     ) -> Result<Arc<dyn ObjectStore>, Error> {
         match self {
             Self::Directory(path) => {
                 options.refuse_for("a directory")?;
-                Ok(Arc::new(DurableLocal::create(path)?))
+                Ok(Arc::new(DurableLocal::create_on(path, Arc::clone(files))?))
             }
             Self::Memory => {
                 options.refuse_for("memory://")?;
@@ -278,7 +287,8 @@ mod tests {
         let options = StorageOptions::new().with("region", "eu");
         for text in ["memory://", "/nonexistent/nowhere"] {
             let location: Location = text.parse().unwrap();
-            let error = location.open(&options, &Env::default()).unwrap_err();
+            let files: Arc<dyn FileSystem> = Arc::new(crate::fs::OsFileSystem);
+            let error = location.open(&options, &Env::default(), &files).unwrap_err();
             assert!(matches!(error, Error::Option { .. }), "{error}");
         }
     }

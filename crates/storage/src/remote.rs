@@ -308,7 +308,8 @@ mod tests {
     fn open(url: &str, options: &[(&str, &str)]) -> Result<Arc<dyn ObjectStore>, Error> {
         let options =
             options.iter().fold(StorageOptions::new(), |all, (name, value)| all.with(name, *value));
-        url.parse::<Location>()?.open(&options, &Env::default())
+        let files: Arc<dyn crate::FileSystem> = Arc::new(crate::OsFileSystem);
+        url.parse::<Location>()?.open(&options, &Env::default(), &files)
     }
 
     #[test]

@@ -743,7 +743,9 @@ impl<'a> Draft<'a> {
     }
 
     fn add_merge(&mut self, merged: &Merged) -> Result<(), Rejected> {
-        if !merged.is_live_in(&self.base) {
+        // Two tasks of this handle may have merged the same parts.
+        let is_taken = self.merged.iter().any(|other| other.shares_inputs_with(merged));
+        if is_taken || !merged.is_live_in(&self.base) {
             return Err(Rejected::Stale);
         }
         self.merged.push(merged.clone());

@@ -10,9 +10,9 @@ use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Vers
 use tidelog_oplog::{
     EntryType, FileRow, LayoutChange, LayoutError, Log, LogOptions, Node, SeriesOptions, Snapshot,
 };
-use tidelog_storage::Pins;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{ObjectStore, ObjectStoreExt};
+use tidelog_storage::{Pin, Pins, StagedNames};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::commit::{Landed, OwnEpoch, Rejected, TreeChange, Work, Writer};
@@ -66,6 +66,8 @@ pub struct EngineOptions {
     pub tier: TierOptions,
     /// Who is known to read the store.
     pub pins: Pins,
+    /// What local puts have left that never ended.
+    pub staged: StagedNames,
 }
 
 impl Default for EngineOptions {
@@ -80,6 +82,7 @@ impl Default for EngineOptions {
             mode: Mode::default(),
             tier: TierOptions::default(),
             pins: Pins::of_handle(),
+            staged: StagedNames::none(),
         }
     }
 }
@@ -115,6 +118,7 @@ impl Ground {
 struct Inner {
     ground: Ground,
     pins: Pins,
+    staged: StagedNames,
     upkeep: UpkeepMode,
     compaction: CompactionOptions,
     touched: Touched,
@@ -180,6 +184,7 @@ impl Engine {
         let inner = Inner {
             ground: Ground { store, log, env, files, memory },
             pins,
+            staged: options.staged.clone(),
             upkeep: options.upkeep,
             compaction: options.compaction.clone(),
             touched: Touched::default(),
@@ -233,6 +238,21 @@ impl Engine {
     /// # Errors
     /// If the log cannot be read or is damaged.
     pub async fn head(&self) -> Result<Head, Error> {
+        // Others may let go of what the newest state needs as soon as there is a newer one; whoever asks for
+        // readers after that finds this one, until the state that it has found is told of.
+        let known = self.pin(&self.log().snapshot());
+        let head = self.newest().await?;
+        let pin = self.pin(head.snapshot());
+        drop(known);
+        Ok(head.with_pin(pin))
+    }
+
+    fn pin(&self, snapshot: &Snapshot) -> Option<Pin> {
+        let state = u64::try_from(snapshot.head().number()).ok()?;
+        Some(self.pins().pin(state))
+    }
+
+    async fn newest(&self) -> Result<Head, Error> {
         match self.owner_now() {
             // Others commit upkeep only, which changes no answer.
             Some(_) => self.local_head(),
@@ -380,6 +400,10 @@ impl Engine {
     /// Who is known to read the store.
     pub(crate) fn pins(&self) -> &Pins {
         &self.inner.pins
+    }
+
+    pub(crate) fn staged(&self) -> &StagedNames {
+        &self.inner.staged
     }
 
     pub(crate) fn ground(&self) -> &Ground {

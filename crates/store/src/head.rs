@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidelog_core::{NodeId, TimeRange, Version, WriteTime};
 use tidelog_oplog::{Log, Row, SeriesState, Snapshot, Tree, TreeRow, VersionRow};
+use tidelog_storage::Pin;
 
 use crate::error::Error;
 use crate::hot::{HotFile, HotState};
@@ -16,6 +17,8 @@ pub struct Head {
     /// Changes of the tree that are not committed.
     pending: Arc<[TreeRow]>,
     hot: HotState,
+    /// While it is there, a vacuum on this machine deletes nothing that the state needs.
+    _pin: Option<Arc<Pin>>,
 }
 
 impl Head {
@@ -28,7 +31,11 @@ impl Head {
         for row in pending.iter() {
             apply(&mut tree, row)?;
         }
-        Ok(Self { snapshot, tree, pending, hot })
+        Ok(Self { snapshot, tree, pending, hot, _pin: None })
+    }
+
+    pub(crate) fn with_pin(self, pin: Option<Pin>) -> Self {
+        Self { _pin: pin.map(Arc::new), ..self }
     }
 
     /// Whether nothing has changed from one to the other that an append could depend on.

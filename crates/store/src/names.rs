@@ -30,9 +30,55 @@ pub fn is_immutable(object: &Path) -> bool {
     fits && id.is_some_and(|id| FileId::parse(id).is_ok())
 }
 
+/// Whether the log has objects of this name.
+#[must_use]
+pub(crate) fn is_of_log(object: &Path) -> bool {
+    let mut parts = object.parts();
+    if parts.next().is_none_or(|directory| directory.as_ref() != LOG_DIRECTORY) {
+        return false;
+    }
+    let rest: Vec<_> = parts.collect();
+    let is_number = |text: &str| text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+    match rest.iter().map(AsRef::as_ref).collect::<Vec<&str>>().as_slice() {
+        ["_delta_log", "_last_checkpoint"] | ["upkeep-clock"] => true,
+        ["_delta_log", name] => {
+            let number = name.strip_suffix(".json").or(name.strip_suffix(".checkpoint.parquet"));
+            number.is_some_and(is_number)
+        }
+        [name] => name.starts_with("probe-") || is_immutable(object),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_of_the_log_are_told_from_others() {
+        let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        for name in [
+            "_oplog/_delta_log/00000000000000000001.json",
+            "_oplog/_delta_log/00000000000000000032.checkpoint.parquet",
+            "_oplog/_delta_log/_last_checkpoint",
+            "_oplog/upkeep-clock",
+            "_oplog/probe-1",
+            &format!("_oplog/part-{id}.parquet"),
+        ] {
+            assert!(is_of_log(&Path::from(name)), "{name}");
+        }
+        for name in [
+            "_oplog/_delta_log/1.json",
+            "_oplog/_delta_log/notes.json",
+            "_oplog/notes",
+            "_oplog",
+            "_oplog/part-1.parquet",
+            "other/upkeep-clock",
+            &format!("series/{id}/{id}.parquet"),
+        ] {
+            assert!(!is_of_log(&Path::from(name)), "{name}");
+        }
+    }
 
     #[test]
     fn data_files_and_log_parts_never_change() {

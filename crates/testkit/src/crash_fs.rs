@@ -132,7 +132,7 @@ impl FileSystem for CrashFileSystem {
         self.wire.around("make directory", path, || self.inner.create_dir(path))
     }
 
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
         self.wire.around("write", path, || self.inner.write_new(path, parts))
     }
 
@@ -150,6 +150,10 @@ impl FileSystem for CrashFileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.wire.around("unlink", path, || self.inner.remove(path))
+    }
+
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool> {
+        self.wire.around("sweep", path, || self.inner.remove_unlocked(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

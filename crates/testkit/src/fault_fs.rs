@@ -122,7 +122,7 @@ impl FileSystem for FaultFileSystem {
         self.fuse.around(|| self.inner.create_dir(path))
     }
 
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
         self.fuse.around(|| self.inner.write_new(path, parts))
     }
 
@@ -140,6 +140,10 @@ impl FileSystem for FaultFileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.fuse.around(|| self.inner.remove(path))
+    }
+
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool> {
+        self.fuse.around(|| self.inner.remove_unlocked(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

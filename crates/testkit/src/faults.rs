@@ -42,6 +42,7 @@ use tidelog_storage::object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Semaphore;
 
 const STORE: &str = "FaultStore";
 
@@ -161,6 +162,8 @@ struct State {
     script: Vec<(Fault, u64)>,
     random: Option<RandomFaults>,
     latency: Option<Latency>,
+    stalls: Option<Stalls>,
+    holds: Vec<(Fault, u64, Hold)>,
     operations: Vec<(Operation, String)>,
     injected: u64,
 }
@@ -178,9 +181,48 @@ struct Latency {
     most: Duration,
 }
 
+#[derive(Debug)]
+struct Stalls {
+    rng: StdRng,
+    probability: f64,
+    most: Duration,
+}
+
+/// A request that waits before it takes effect. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    reached: Arc<Semaphore>,
+    released: Arc<Semaphore>,
+}
+
+impl Hold {
+    fn new() -> Self {
+        Self { reached: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// Waits until the request is there.
+    pub async fn reached(&self) {
+        // Nobody closes it.
+        let _ = self.reached.acquire().await;
+    }
+
+    /// Lets the request go on.
+    pub fn release(&self) {
+        self.released.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.reached.add_permits(1);
+        let _ = self.released.acquire().await;
+    }
+}
+
 /// What becomes of one operation.
 struct Verdict {
+    hold: Option<Hold>,
     wait: Option<Duration>,
+    /// How long its answer takes once it has had its effect.
+    linger: Option<Duration>,
     fault: Option<(Moment, FaultError)>,
 }
 
@@ -209,6 +251,15 @@ impl FaultStore {
         self.lock().script.push((fault, 0));
     }
 
+    /// Lets the request wait that such a fault would strike, from now on, before it takes effect; it does
+    /// not fail. Only puts, gets and deletes can be held.
+    #[must_use]
+    pub fn hold(&self, at: Fault) -> Hold {
+        let hold = Hold::new();
+        self.lock().holds.push((at, 0, hold.clone()));
+        hold
+    }
+
     /// Lets each operation fail with `probability`, as a store that does not lie may fail: an answer
     /// that is lost or late says nothing, or that the object is there already; a refusal that says
     /// why has had no effect. The seed is printed, so that a failing test can be run again with it.
@@ -223,12 +274,20 @@ impl FaultStore {
         self.lock().latency = Some(Latency { rng: StdRng::seed_from_u64(seed), least, most });
     }
 
-    /// Ends all faults and latency.
+    /// Lets each request stall with `probability`, one half of them before it takes effect and the other
+    /// after, for at most `most` of tokio's time, as `seed` chooses.
+    pub fn set_stalls(&self, seed: u64, probability: f64, most: Duration) {
+        let rng = StdRng::seed_from_u64(seed);
+        self.lock().stalls = Some(Stalls { rng, probability, most });
+    }
+
+    /// Ends all faults, latency and stalls.
     pub fn heal(&self) {
         let mut state = self.lock();
         state.script.clear();
         state.random = None;
         state.latency = None;
+        state.stalls = None;
     }
 
     /// How many operations there were.
@@ -269,8 +328,17 @@ impl FaultStore {
         let chosen =
             chosen.or_else(|| state.random.as_mut().and_then(|random| random.draw(operation)));
         state.injected += u64::from(chosen.is_some());
-        let wait = state.latency.as_mut().map(Latency::draw);
-        Verdict { wait, fault: chosen }
+        let mut hold = None;
+        for (at, seen, one) in &mut state.holds {
+            if at.counts(operation, path) {
+                *seen += 1;
+                hold = (*seen == at.nth).then(|| one.clone()).or(hold);
+            }
+        }
+        let latency = state.latency.as_mut().map(Latency::draw);
+        let (before, linger) = state.stalls.as_mut().map(Stalls::draw).unwrap_or_default();
+        let wait = latency.into_iter().chain(before).reduce(|a, b| a + b);
+        Verdict { hold, wait, linger, fault: chosen }
     }
 
     /// Runs one operation under its verdict.
@@ -280,12 +348,17 @@ impl FaultStore {
         path: &str,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let Verdict { wait, fault } = self.judge(operation, path);
-        if let Some(wait) = wait {
-            tokio::time::sleep(wait).await;
+        let Verdict { hold, wait, linger, fault } = self.judge(operation, path);
+        stall(wait).await;
+        if let Some(hold) = hold {
+            hold.pass().await;
         }
         match fault {
-            None => work.await,
+            None => {
+                let answer = work.await;
+                stall(linger).await;
+                answer
+            }
             Some((Moment::After, error)) => {
                 // Whatever the answer is, it is lost.
                 let _ = work.await;
@@ -301,9 +374,12 @@ impl FaultStore {
         path: &str,
         work: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let Verdict { wait, fault } = self.judge(Operation::List, path);
+        let Verdict { hold: _, wait, linger, fault } = self.judge(Operation::List, path);
         let faulty = match fault {
-            None => work,
+            None => {
+                let lingering = stream::once(stall(linger)).filter_map(|()| async { None });
+                work.chain(lingering).boxed()
+            }
             Some((Moment::After, error)) => {
                 let path = path.to_owned();
                 work.chain(stream::once(async move { Err(error.make(&path)) })).boxed()
@@ -314,6 +390,23 @@ impl FaultStore {
             None => faulty,
             Some(wait) => tokio::time::sleep(wait).map(move |()| faulty).flatten_stream().boxed(),
         }
+    }
+}
+
+async fn stall(time: Option<Duration>) {
+    if let Some(time) = time {
+        tokio::time::sleep(time).await;
+    }
+}
+
+impl Stalls {
+    /// The times before and after an operation takes effect.
+    fn draw(&mut self) -> (Option<Duration>, Option<Duration>) {
+        if !self.rng.random_bool(self.probability) {
+            return (None, None);
+        }
+        let time = Some(self.rng.random_range(Duration::ZERO..=self.most));
+        if self.rng.random_bool(0.5) { (time, None) } else { (None, time) }
     }
 }
 
@@ -357,12 +450,17 @@ impl ObjectStore for FaultStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        let Verdict { wait, fault } = self.judge(Operation::Put, location.as_ref());
-        if let Some(wait) = wait {
-            tokio::time::sleep(wait).await;
+        let Verdict { hold, wait, linger, fault } = self.judge(Operation::Put, location.as_ref());
+        stall(wait).await;
+        if let Some(hold) = hold {
+            hold.pass().await;
         }
         match fault {
-            None => self.inner.put_opts(location, payload, opts).await,
+            None => {
+                let answer = self.inner.put_opts(location, payload, opts).await;
+                stall(linger).await;
+                answer
+            }
             Some((Moment::Before, error)) => Err(error.make(location.as_ref())),
             Some((Moment::After, error)) => {
                 // Whatever the answer is, it is lost.
@@ -526,6 +624,38 @@ mod tests {
         let before = tokio::time::Instant::now();
         store.put(&path, "x".into()).await.unwrap();
         assert!(before.elapsed() >= Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_comes_before_the_effect_or_after_it() {
+        let (store, _) = store();
+        let (mut before, mut after) = (0, 0);
+        store.set_stalls(1, 1.0, Duration::from_secs(60));
+        for number in 0..20 {
+            let path = Path::from(format!("a/{number}"));
+            let putting = store.put(&path, "x".into());
+            // The paused clock goes on only once nothing else can.
+            assert!(tokio::time::timeout(Duration::from_millis(1), putting).await.is_err());
+            if is_there(&store, &path).await { after += 1 } else { before += 1 }
+        }
+        assert!(before > 0 && after > 0 && before + after == 20);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_held_until_it_is_released() {
+        let (store, path) = store();
+        let hold = store.hold(Fault::new(FaultError::Generic).on(Operation::Put).nth(2));
+        store.put(&path, "1".into()).await.unwrap();
+        let late = Path::from("late");
+        let putting = tokio::spawn({
+            let (store, late) = (store.clone(), late.clone());
+            async move { store.put(&late, "2".into()).await }
+        });
+        hold.reached().await;
+        assert!(!is_there(&store, &late).await);
+        hold.release();
+        putting.await.unwrap().unwrap();
+        assert!(is_there(&store, &late).await);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use bytes::Bytes;
-use tidelog_storage::{AppendFile, FileLock, FileSystem, OsFileSystem, ReadFile};
+use tidelog_storage::{AppendFile, FileLock, FileSystem, NoLock, OsFileSystem, ReadFile};
 
 /// The operating system's files, whose syncs do nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,9 +17,10 @@ impl FileSystem for ForgetfulFileSystem {
         OsFileSystem.create_dir(path)
     }
 
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
         let mut file: File = OpenOptions::new().write(true).create_new(true).open(path)?;
-        parts.iter().try_for_each(|part| file.write_all(part))
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        Ok(Box::new(NoLock))
     }
 
     fn sync_file(&self, _: &Path) -> io::Result<()> {
@@ -36,6 +37,10 @@ impl FileSystem for ForgetfulFileSystem {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsFileSystem.remove(path)
+    }
+
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool> {
+        OsFileSystem.remove_unlocked(path)
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {

@@ -33,7 +33,7 @@ pub use cell::{Cell, CellError, Row, rows_of};
 pub use crash_fs::{CrashFileSystem, CrashPlan};
 pub use env::{SeededRandomness, SimClock};
 pub use fault_fs::{FaultFileSystem, FileFault};
-pub use faults::{Fault, FaultError, FaultStore};
+pub use faults::{Fault, FaultError, FaultStore, Hold};
 pub use forgetful_fs::ForgetfulFileSystem;
 pub use model::{Model, ModelAsOf, ModelError, Shape};
 pub use s3::{Failure, HttpFault, S3Operation, TestS3};

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tidelog_storage::{AppendFile, FileLock, FileSystem, ReadFile};
+use tidelog_storage::{AppendFile, FileLock, FileSystem, NoLock, ReadFile};
 
 /// The blocks in which a disk may write.
 const BLOCKS: [usize; 2] = [512, 4096];
@@ -533,13 +533,14 @@ impl FileSystem for SimFileSystem {
         Ok(())
     }
 
-    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<()> {
+    fn write_new(&self, path: &Path, parts: &[Bytes]) -> io::Result<Box<dyn FileLock>> {
         let inode = self.plain_call()?.create(path)?;
         let (mut state, effect) = self.call();
         state.write_inode(inode, 0, joined(parts), effect)?;
         drop(state);
         let (mut state, effect) = self.call();
-        state.sync_inode(inode, effect)
+        state.sync_inode(inode, effect)?;
+        Ok(Box::new(NoLock))
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
@@ -572,6 +573,14 @@ impl FileSystem for SimFileSystem {
         state.inode(path)?;
         state.rename_by(NameChange::Remove { path: path.to_owned() });
         Ok(())
+    }
+
+    /// No file that is written here is locked.
+    fn remove_unlocked(&self, path: &Path) -> io::Result<bool> {
+        match self.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            outcome => outcome.map(|()| true),
+        }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

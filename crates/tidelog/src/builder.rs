@@ -9,7 +9,9 @@ use std::time::Duration;
 use tidelog_core::{Env, ErrorKind};
 use tidelog_query::{Queries, QueryOptions};
 use tidelog_storage::object_store::ObjectStore;
-use tidelog_storage::{FileSystem, Location, Pins, ReadCache, StorageOptions, location};
+use tidelog_storage::{
+    FileSystem, Location, OsFileSystem, Pins, ReadCache, StagedNames, StorageOptions, location,
+};
 use tidelog_store::{
     Engine, EngineOptions, FsckOptions, FsckReport, Mode, RecoverOptions, UpkeepMode,
     WalDurability, WalRecovery, WalRepair, WalReport, fsck, inspect_wal, names, recover_wal,
@@ -20,12 +22,19 @@ use crate::error::{Error, Result};
 use crate::settings::{Layers, LiveSettings, Loaded, Preset, Settings};
 use crate::store::Store;
 
+/// What is put between a store and the place where it lies.
+type StoreLayer = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
+
 /// How to open a store.
 #[must_use]
 pub struct StoreBuilder {
     location: String,
     storage: StorageOptions,
     object_store: Option<Arc<dyn ObjectStore>>,
+    /// The files of a store in a directory.
+    files: Arc<dyn FileSystem>,
+    /// What stands between the store and its place.
+    layer: Option<StoreLayer>,
     /// The directory, and how many bytes it may hold.
     read_cache: Option<(PathBuf, u64)>,
     env: Env,
@@ -42,6 +51,8 @@ impl fmt::Debug for StoreBuilder {
             .field("location", &location::shown(&self.location))
             .field("storage", &self.storage)
             .field("object_store", &self.object_store)
+            .field("files", &self.files)
+            .field("layer", &self.layer.is_some())
             .field("read_cache", &self.read_cache)
             .field("env", &self.env)
             .field("engine", &self.engine)
@@ -61,6 +72,8 @@ impl StoreBuilder {
             layers,
             storage: StorageOptions::new(),
             object_store: None,
+            files: Arc::new(OsFileSystem),
+            layer: None,
             read_cache: None,
             env: Env::default(),
             engine: EngineOptions::default(),
@@ -82,6 +95,25 @@ impl StoreBuilder {
     pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
         self.object_store = Some(store);
         self.layers.of_given_store();
+        self
+    }
+
+    /// Changes the files of a store in a directory through these, but for its write-ahead log. Default:
+    /// the machine's. For tests of what is left when one of its calls fails.
+    #[doc(hidden)]
+    pub fn with_file_system(mut self, files: Arc<dyn FileSystem>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// Puts something between the store and its place. Default: nothing. For tests of what happens when
+    /// requests take their time or fail.
+    #[doc(hidden)]
+    pub fn with_layer(
+        mut self,
+        layer: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync + 'static,
+    ) -> Self {
+        self.layer = Some(Arc::new(layer));
         self
     }
 
@@ -475,6 +507,7 @@ impl StoreBuilder {
             &Location,
             &StorageOptions,
             &Env,
+            &Arc<dyn FileSystem>,
         ) -> Result<Arc<dyn ObjectStore>, tidelog_storage::Error>,
     ) -> Result<(Arc<dyn ObjectStore>, Option<ReadCache>)> {
         let (place, identity) = match &self.object_store {
@@ -482,8 +515,12 @@ impl StoreBuilder {
             None => {
                 let location: Location = self.location.parse()?;
                 let identity = location.is_remote().then(|| location.to_string());
-                (connect(&location, &self.storage, &self.env)?, identity)
+                (connect(&location, &self.storage, &self.env, &self.files)?, identity)
             }
+        };
+        let place = match &self.layer {
+            Some(layer) => layer(place),
+            None => place,
         };
         let (Some((directory, bytes_max)), Some(identity)) = (&self.read_cache, identity) else {
             return Ok((place, None));
@@ -505,6 +542,7 @@ impl StoreBuilder {
                 tier.wal_directory.take().or_else(|| tier.usual_wal_directory.clone());
             if let Some(root) = local {
                 options.pins = Pins::at(root.join(names::PIN_FILE));
+                options.staged = StagedNames::on(root.to_owned(), Arc::clone(&self.files));
             }
         }
         options

@@ -1,5 +1,6 @@
 //! A store: opening it, its tree, its history, SQL over it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tidelog_core::{
     MemoryUsage, NodeId, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath, Version,
     WriteTime,
 };
-use tidelog_oplog::{EntryType, Node, SeriesOptions, SeriesState, VersionRow};
+use tidelog_oplog::{
+    EntryType, FileOrder, Node, Partition, SeriesOptions, SeriesState, VersionRow,
+};
 use tidelog_query::{Queries, SqlPolicy};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
 use tidelog_store::{CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
@@ -123,6 +126,10 @@ pub struct StoreStatistics {
     pub directories: u64,
     /// Series.
     pub series: u64,
+    /// Those of them whose files are ordered by key.
+    pub series_by_key: u64,
+    /// Those of them whose files do not cross the borders of days, weeks, months or years.
+    pub series_partitioned: u64,
     /// Versions of all series.
     pub versions: u64,
     /// Those of them as of which a series can be read: the history of the others was
@@ -464,13 +471,14 @@ impl Store {
         Ok((head, node, series))
     }
 
-    /// Counts over the whole store. Reads the version and file rows of every series.
+    /// Counts over the whole store. Reads the whole log.
     ///
     /// # Errors
     /// If the log cannot be read.
     pub async fn statistics(&self) -> Result<StoreStatistics> {
         let head = self.engine().head().await?;
         let commits = u64::try_from(head.snapshot().next_commit().number()).unwrap_or_default();
+        let mut nodes = HashSet::new();
         let history = head.snapshot().history();
         let snapshots = history.snapshots().count() as u64;
         let mut counts = StoreStatistics { commits, snapshots, ..StoreStatistics::default() };
@@ -480,6 +488,9 @@ impl Store {
                 EntryType::FileSeries => {
                     let series = head.series(self.engine().log(), node.id).await?;
                     counts.series += 1;
+                    let layout = node.options.layout();
+                    counts.series_by_key += u64::from(layout.order == FileOrder::KeyTime);
+                    counts.series_partitioned += u64::from(layout.partition != Partition::None);
                     let versions = series.versions().len() as u64;
                     let expired = history.first_readable(node.id).number().saturating_sub(1);
                     counts.versions += versions;
@@ -488,11 +499,13 @@ impl Store {
                     counts.rows += series.rows_appended();
                     counts.files += series.file_count() as u64;
                     counts.bytes += series.files().map(|file| file.size).sum::<u64>();
-                    counts.bytes_written += series.file_bytes_written();
+                    nodes.insert(node.id);
                 }
                 EntryType::FileData => {}
             }
         }
+        let written = self.engine().log().file_bytes_written(head.snapshot(), &nodes).await;
+        counts.bytes_written = written.map_err(tidelog_store::Error::from)?;
         Ok(counts)
     }
 }

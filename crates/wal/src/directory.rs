@@ -206,7 +206,7 @@ pub(crate) fn write_id(
         fs.remove(&staged).map_err(Error::io("removing", &staged))?;
     }
     let bytes = Bytes::copy_from_slice(&encode_id(id));
-    fs.write_new(&staged, &[bytes]).map_err(Error::io("writing", &staged))?;
+    let _held = fs.write_new(&staged, &[bytes]).map_err(Error::io("writing", &staged))?;
     fs.rename(&staged, &path).map_err(Error::io("naming", &path))?;
     sync_directory(fs, directory)
 }

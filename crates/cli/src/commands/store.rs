@@ -1,7 +1,7 @@
 //! The store as a whole.
 
 use serde_json::json;
-use tidelog::ErrorKind;
+use tidelog::{ErrorKind, StoreStatistics};
 
 use crate::args::Globals;
 use crate::commands::{builder, location, open, tell};
@@ -60,6 +60,8 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
             "commits": counts.commits,
             "directories": counts.directories,
             "series": counts.series,
+            "series_by_key": counts.series_by_key,
+            "series_partitioned": counts.series_partitioned,
             "versions": counts.versions,
             "readable_versions": counts.readable_versions,
             "snapshots": counts.snapshots,
@@ -83,6 +85,7 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
     for row in &mut rows {
         row[2] = match row[0].as_str() {
             "bytes" => format!("({})", size(counts.bytes)),
+            "series" => laid_out_words(&counts),
             "versions" if counts.readable_versions < counts.versions => {
                 format!("({} readable)", grouped(counts.readable_versions))
             }
@@ -95,4 +98,15 @@ pub(super) async fn stats(globals: &Globals) -> Result<()> {
         rows.push(vec!["bytes written".to_owned(), grouped(counts.bytes_written), times]);
     }
     output::print(&output::columns(None, &rows, &[1]))
+}
+
+/// How many series are not laid out by time alone.
+fn laid_out_words(counts: &StoreStatistics) -> String {
+    let parts = [(counts.series_by_key, "by key"), (counts.series_partitioned, "partitioned")];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, how)| format!("{} {how}", grouped(*count)))
+        .collect();
+    if parts.is_empty() { String::new() } else { format!("({})", parts.join(", ")) }
 }

@@ -59,7 +59,7 @@ pub(super) async fn ls(globals: &Globals, glob: &str, long: bool) -> Result<()> 
     if listed.is_empty() {
         return Ok(());
     }
-    let header = ["type", "created", "versions", "rows", "size", "path", "event times"];
+    let header = ["type", "created", "versions", "rows", "size", "path", "event times", "layout"];
     let rows: Vec<Vec<String>> =
         listed.iter().map(|(entry, series)| long_row(entry, series.as_ref())).collect();
     output::print(&output::columns(Some(&header), &rows, &[2, 3, 4]))
@@ -125,6 +125,7 @@ fn long_row(entry: &Entry, series: Option<&SeriesDescription>) -> Vec<String> {
         series.map(|series| size(series.bytes)).unwrap_or_default(),
         shown(entry),
         range_words(series.and_then(|series| series.range)),
+        series.map(|series| layout_words(&series.options.layout())).unwrap_or_default(),
     ]
 }
 
@@ -147,6 +148,7 @@ fn entry_json(entry: &Entry, series: Option<&SeriesDescription>) -> Value {
         document["files"] = series.files.into();
         document["bytes"] = series.bytes.into();
         document["event_times"] = range_json(series.range);
+        document["layout"] = layout_json(&series.options.layout());
     }
     document
 }

@@ -104,10 +104,12 @@ impl LogCheck {
 
     /// The live parts with their rows, newest first, read as they are taken.
     ///
-    /// A series' rows come in descending order of commits from part to part, so that whoever sees a
-    /// file's removal sees it before the file.
+    /// What lies aside comes first. Then a series' rows come in descending order of commits from part to part,
+    /// so that whoever sees a file's removal sees it before the file.
     pub fn parts(&self) -> impl Stream<Item = Result<CheckedPart, Error>> + Send + use<> {
-        let parts: Vec<_> = self.live.iter().rev().cloned().collect();
+        let (aside, others): (Vec<_>, Vec<_>) =
+            self.live.iter().rev().cloned().partition(|part| part.is_aside());
+        let parts = [aside, others].concat();
         let (objects, head) = (self.objects.clone(), self.head);
         stream::iter(parts)
             .map(move |part| {

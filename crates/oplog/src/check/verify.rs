@@ -29,6 +29,8 @@ pub struct CheckedPart {
     pub continues: bool,
     /// Whether it has, or had, rows that change the tree.
     pub has_tree: bool,
+    /// Whether it has, or had, rows of files that have gone, apart from the versions of the same commits.
+    pub is_aside: bool,
     /// What is wrong with it.
     pub damage: Vec<Finding>,
 }
@@ -46,6 +48,7 @@ pub(super) async fn verify(
         rows: None,
         continues: part.place > 0,
         has_tree: part.families.shared,
+        is_aside: part.is_aside(),
         damage: Vec::new(),
     };
     let bytes = match objects.object(&path).await {
@@ -193,6 +196,7 @@ fn is_declared(part: &Part, row: &Row) -> bool {
     match row {
         Row::Tree(_) => families.shared,
         Row::Store(_) => families.shared || families.history,
-        Row::Version(_) | Row::File(_) => families.series,
+        Row::Version(_) => families.series,
+        Row::File(_) => families.series || families.history,
     }
 }

@@ -7,19 +7,28 @@
 //!
 //! Tree and store rows go into a part of their own, as everybody reads them; announcements of what
 //! was vacuumed, which nobody needs for longer than the log is kept, into another.
+//!
+//! Rows of files that were added and removed again go aside, into parts that no reader of a series opens:
+//! what is left of a series that is compacted for ever is its versions and the files that it has. Which files
+//! these are is seen before anything is written, as a file's two rows may lie far apart. What lies aside
+//! already is merged by itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, new_null_array,
+};
 use arrow::compute::{
-    SortColumn, concat, concat_batches, filter_record_batch, lexsort_to_indices, take_record_batch,
+    SortColumn, concat, concat_batches, filter_record_batch, lexsort_to_indices, not,
+    take_record_batch,
 };
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::gone::Gone;
 use super::plan::{MergePlan, Run};
 use crate::decode::{self, Groups};
 use crate::encode::{self, GROUP_ROWS};
@@ -29,10 +38,16 @@ use crate::part::{self, Described, Extent, Group, Layout, Part};
 use crate::schema::{column, log_schema};
 
 /// Rows of a merged part: some megabytes, with a tail of some ten kilobytes.
-const PART_ROWS: usize = 32 * GROUP_ROWS;
+pub(super) const PART_ROWS: usize = 32 * GROUP_ROWS;
+
+/// A run of so few row groups is read once and held; a larger one is read twice.
+const HELD_GROUPS_MAX: usize = 4;
 
 /// The order of version and file rows.
 const SERIES_ORDER: [&str; 2] = [column::NODE_ID, column::COMMIT_VERSION];
+
+/// What of a file nobody asks any more once it has gone.
+const LET_GO: [&str; 3] = [column::PAGE_HASHES, column::COLUMN_STATS, column::SORTED_RUNS];
 
 /// Writes the run that a plan asks for; returns its parts.
 pub(crate) async fn merge(log: &Log, plan: &MergePlan) -> Result<Vec<Arc<Part>>, Error> {
@@ -41,14 +56,64 @@ pub(crate) async fn merge(log: &Log, plan: &MergePlan) -> Result<Vec<Arc<Part>>,
     for run in plan.runs() {
         cursors.push(Cursor::open(log, run, &mut output).await?);
     }
-    loop {
-        for cursor in &mut cursors {
-            cursor.fill(log).await?;
-        }
-        let Some(step) = take_step(&mut cursors)? else { break };
-        output.push(step).await?;
+    let gone = find_gone(log, &mut cursors).await?;
+    while let Some(step) = next_step(log, &mut cursors).await? {
+        let (left, aside) = apart(&step, &gone)?;
+        output.push(Lane::Series, left).await?;
+        output.push(Lane::Gone, aside).await?;
+    }
+    let mut cursors: Vec<Cursor> = plan.aside().iter().map(cursor_over).collect();
+    while let Some(step) = next_step(log, &mut cursors).await? {
+        output.push(Lane::LongGone, step).await?;
     }
     output.finish().await
+}
+
+/// The files whose rows are all among those of the cursors, both that they were added and that they were
+/// removed.
+async fn find_gone(log: &Log, cursors: &mut [Cursor]) -> Result<Gone, Error> {
+    let mut gone = Gone::default();
+    for cursor in cursors {
+        if cursor.ahead.len() <= HELD_GROUPS_MAX {
+            cursor.hold_all(log).await?;
+        }
+        gone.note(&cursor.held)?;
+        let mut ahead = Cursor::over(cursor.ahead.clone());
+        while let Some(rows) = ahead.next_group(log).await? {
+            gone.note(&rows)?;
+        }
+    }
+    Ok(gone)
+}
+
+/// Rows that stay with their series, and rows that go aside.
+fn apart(rows: &RecordBatch, gone: &Gone) -> Result<(RecordBatch, RecordBatch), Error> {
+    let is_gone = gone.mask(rows)?;
+    let left = not(&is_gone).and_then(|stays| filter_record_batch(rows, &stays));
+    let aside = filter_record_batch(rows, &is_gone).map_err(Error::encode)?;
+    Ok((left.map_err(Error::encode)?, stripped(&aside)?))
+}
+
+/// The rows without what nobody asks of a file that has gone.
+fn stripped(rows: &RecordBatch) -> Result<RecordBatch, Error> {
+    let columns = rows.schema_ref().fields().iter().zip(rows.columns());
+    let columns = columns.map(|(field, values)| match LET_GO.contains(&field.name().as_str()) {
+        true => new_null_array(field.data_type(), rows.num_rows()),
+        false => Arc::clone(values),
+    });
+    RecordBatch::try_new(rows.schema(), columns.collect()).map_err(Error::encode)
+}
+
+fn cursor_over(part: &Arc<Part>) -> Cursor {
+    let groups = part.layout.as_ref().map_or(0, |layout| layout.groups.len());
+    Cursor::over((0..groups).map(|group| (Arc::clone(part), group)).collect())
+}
+
+async fn next_step(log: &Log, cursors: &mut [Cursor]) -> Result<Option<RecordBatch>, Error> {
+    for cursor in cursors.iter_mut() {
+        cursor.fill(log).await?;
+    }
+    take_step(cursors)
 }
 
 /// A place in the order of a run: node and commit.
@@ -85,12 +150,34 @@ impl Cursor {
         Ok(Self { ahead, tail: None, held: sorted(&held, &SERIES_ORDER)? })
     }
 
+    fn over(ahead: VecDeque<(Arc<Part>, usize)>) -> Self {
+        Self { ahead, tail: None, held: RecordBatch::new_empty(log_schema()) }
+    }
+
     async fn fill(&mut self, log: &Log) -> Result<(), Error> {
         while self.held.num_rows() == 0 {
-            let Some((part, group)) = self.ahead.pop_front() else { return Ok(()) };
-            self.held = self.read_group(log, &part, group).await?;
+            let Some(rows) = self.next_group(log).await? else { return Ok(()) };
+            self.held = rows;
         }
         Ok(())
+    }
+
+    /// Reads all that is ahead.
+    async fn hold_all(&mut self, log: &Log) -> Result<(), Error> {
+        let mut all = vec![self.held.clone()];
+        while let Some(rows) = self.next_group(log).await? {
+            all.push(rows);
+        }
+        self.held = concat_batches(&log_schema(), &all).map_err(Error::encode)?;
+        Ok(())
+    }
+
+    /// The rows of the next row group.
+    async fn next_group(&mut self, log: &Log) -> Result<Option<RecordBatch>, Error> {
+        match self.ahead.pop_front() {
+            Some((part, group)) => self.read_group(log, &part, group).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn read_group(
@@ -191,13 +278,49 @@ fn sorted(batch: &RecordBatch, by: &[&str]) -> Result<RecordBatch, Error> {
     take_record_batch(batch, &order).map_err(Error::encode)
 }
 
+/// Parts of one kind that are being written, in the order in which they stand in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Versions and files of series.
+    Series,
+    /// Files that have gone since the runs were written that are merged.
+    Gone,
+    /// What lay aside already.
+    LongGone,
+    /// What everybody reads.
+    Shared,
+    /// Announcements.
+    History,
+}
+
+impl Lane {
+    /// The places of its parts begin here; no run has so many parts of one kind.
+    const PLACES: usize = 1_000_000;
+
+    const fn families(self) -> &'static str {
+        match self {
+            Self::Series => "file,version",
+            Self::Shared => "store,tree",
+            Self::Gone | Self::LongGone | Self::History => "history",
+        }
+    }
+}
+
+/// Rows that wait for their part to be full.
+#[derive(Debug, Default)]
+struct Pending {
+    batches: Vec<RecordBatch>,
+    rows: usize,
+    written: usize,
+}
+
 /// The run that is being written.
 struct Output<'a> {
     log: &'a Log,
     run: String,
-    /// Rows of series that wait for their part to be full.
-    pending: Vec<RecordBatch>,
-    pending_rows: usize,
+    series: Pending,
+    gone: Pending,
+    long_gone: Pending,
     shared: Vec<RecordBatch>,
     history: Vec<RecordBatch>,
     parts: Vec<Arc<Part>>,
@@ -208,8 +331,9 @@ impl<'a> Output<'a> {
         Self {
             log,
             run: log.new_run(),
-            pending: Vec::new(),
-            pending_rows: 0,
+            series: Pending::default(),
+            gone: Pending::default(),
+            long_gone: Pending::default(),
             shared: Vec::new(),
             history: Vec::new(),
             parts: Vec::new(),
@@ -232,45 +356,66 @@ impl<'a> Output<'a> {
         part(is(|kind, op| !is_shared(kind) && !is_history(kind, op))?)
     }
 
-    async fn push(&mut self, mut rows: RecordBatch) -> Result<(), Error> {
-        while self.pending_rows + rows.num_rows() >= PART_ROWS {
-            let fits = PART_ROWS - self.pending_rows;
-            self.pending.push(rows.slice(0, fits));
-            rows = rows.slice(fits, rows.num_rows() - fits);
-            self.write_pending().await?;
+    fn pending(&mut self, lane: Lane) -> &mut Pending {
+        match lane {
+            Lane::Gone => &mut self.gone,
+            Lane::LongGone => &mut self.long_gone,
+            Lane::Series | Lane::Shared | Lane::History => &mut self.series,
         }
-        self.pending_rows += rows.num_rows();
-        self.pending.extend((rows.num_rows() > 0).then_some(rows));
-        Ok(())
     }
 
-    async fn write_pending(&mut self) -> Result<(), Error> {
-        let batches = std::mem::take(&mut self.pending);
-        self.pending_rows = 0;
-        let part = self.write(batches, "file,version").await?;
+    async fn push(&mut self, lane: Lane, mut rows: RecordBatch) -> Result<(), Error> {
+        loop {
+            let pending = self.pending(lane);
+            let fits = PART_ROWS - pending.rows;
+            if rows.num_rows() < fits {
+                pending.rows += rows.num_rows();
+                pending.batches.extend((rows.num_rows() > 0).then_some(rows));
+                return Ok(());
+            }
+            pending.batches.push(rows.slice(0, fits));
+            rows = rows.slice(fits, rows.num_rows() - fits);
+            self.write_pending(lane).await?;
+        }
+    }
+
+    async fn write_pending(&mut self, lane: Lane) -> Result<(), Error> {
+        let pending = self.pending(lane);
+        let (batches, place) = (std::mem::take(&mut pending.batches), pending.written);
+        pending.rows = 0;
+        pending.written += 1;
+        let part = self.write(batches, lane, place).await?;
         self.parts.push(part);
         Ok(())
     }
 
     async fn finish(mut self) -> Result<Vec<Arc<Part>>, Error> {
-        if !self.pending.is_empty() {
-            self.write_pending().await?;
+        for lane in [Lane::Series, Lane::Gone, Lane::LongGone] {
+            if !self.pending(lane).batches.is_empty() {
+                self.write_pending(lane).await?;
+            }
         }
-        for (batches, families) in [
-            (std::mem::take(&mut self.shared), "store,tree"),
-            (std::mem::take(&mut self.history), "history"),
+        for (batches, lane) in [
+            (std::mem::take(&mut self.shared), Lane::Shared),
+            (std::mem::take(&mut self.history), Lane::History),
         ] {
             if !batches.is_empty() {
                 let rows = concat_batches(&log_schema(), &batches).map_err(Error::encode)?;
-                let part =
-                    self.write(vec![sorted(&rows, &[column::COMMIT_VERSION])?], families).await?;
+                let rows = vec![sorted(&rows, &[column::COMMIT_VERSION])?];
+                let part = self.write(rows, lane, 0).await?;
                 self.parts.push(part);
             }
         }
+        self.parts.sort_by_key(|part| part.place);
         Ok(self.parts)
     }
 
-    async fn write(&self, batches: Vec<RecordBatch>, families: &str) -> Result<Arc<Part>, Error> {
+    async fn write(
+        &self,
+        batches: Vec<RecordBatch>,
+        lane: Lane,
+        place: usize,
+    ) -> Result<Arc<Part>, Error> {
         let object = self.log.new_part();
         let statistics = part::statistics(&batches);
         let (bytes, layout) = tokio::task::spawn_blocking(move || encode(&batches))
@@ -279,10 +424,10 @@ impl<'a> Output<'a> {
         let add = part::add_action(Described {
             object: &object,
             bytes: &bytes,
-            families,
+            families: lane.families(),
             statistics,
             now: self.log.env().clock.now(),
-            run: Some((&self.run, self.parts.len())),
+            run: Some((&self.run, lane as usize * Lane::PLACES + place)),
             layout: Some(layout),
         })?;
         let part = Part::from_add(add).map_err(Error::encode)?;

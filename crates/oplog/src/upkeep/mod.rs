@@ -4,6 +4,7 @@
 //!   a larger one, so that a log of n rows has few runs and each row is rewritten few times.
 //! - `merge` reads the parts to be merged, one row group of each run at a time, and writes a new
 //!   run sorted by node and commit.
+//! - `gone` tells which files have gone, whose rows a merge sets aside.
 //! - `expire` writes checkpoints, and lets go of commits, checkpoints and parts that no reader or
 //!   writer can want any more.
 //! - `ages` tells how old objects and commits are, by the store's own time.
@@ -14,6 +15,7 @@
 
 mod ages;
 pub(crate) mod expire;
+mod gone;
 mod merge;
 mod plan;
 #[cfg(test)]
@@ -62,6 +64,14 @@ impl Merged {
     #[must_use]
     pub fn output_bytes(&self) -> u64 {
         self.outputs.iter().map(|part| part.size).sum()
+    }
+
+    /// Whether both replace one of the same parts, so that not both can be committed.
+    #[must_use]
+    pub fn shares_inputs_with(&self, other: &Self) -> bool {
+        let own: std::collections::HashSet<&str> =
+            self.inputs.iter().map(|part| part.object.as_str()).collect();
+        other.inputs.iter().any(|part| own.contains(part.object.as_str()))
     }
 
     /// Whether all that it replaces is still part of the log.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
+use bytes::Bytes;
 use tidelog_core::env::{Clock, SystemRandomness};
 use tidelog_core::{
     CommitVersion, Env, FileId, NodeId, TimeRange, TransactionId, TreePath, Version, WriteTime,
@@ -332,4 +333,108 @@ async fn a_writer_that_lost_after_a_long_pause_does_not_take_the_winner_for_the_
         store.delete(&crate::commit::object_of(&busy.objects().prefix, version)).await.unwrap();
     }
     assert_eq!(sleeper.refresh().await.unwrap().head(), head);
+}
+
+/// A remove of a file, as compaction and vacuum write it.
+fn removal(row: &Row) -> Row {
+    match row {
+        Row::File(file) => Row::File(FileRow {
+            op: FileOp::Remove,
+            page_hashes: Bytes::new(),
+            column_stats: Bytes::new(),
+            ..file.clone()
+        }),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// However long a series is compacted, its rows lie in as many bytes: versions and the files that it has. The
+/// others are still told of, aside.
+#[tokio::test]
+async fn rows_of_files_that_have_gone_are_set_aside() {
+    let (store, log, mut world) = new_log(Duration::from_secs(3600)).await;
+    let node = NodeId::random(&SystemRandomness);
+    let create = world.create(node);
+    world.series.insert(node, 0);
+    assert!(commit(&log, vec![create], &[]).await);
+    let (mut living, mut gone): (Vec<Row>, Vec<FileId>) = (Vec::new(), Vec::new());
+    for round in 0..200 {
+        let [version, file] = world.version(node);
+        let mut rows = vec![version, file.clone()];
+        living.push(file);
+        // All files but the newest are replaced by it, now and then.
+        if round % 5 == 4 {
+            for file in living.drain(..living.len() - 1) {
+                rows.push(removal(&file));
+                gone.extend(if let Row::File(file) = &file { Some(file.file) } else { None });
+            }
+        }
+        assert!(commit(&log, rows, &[]).await);
+        match round % 40 {
+            39 => assert!(merge(&log, MergeScope::All).await),
+            _ => drop(merge(&log, MergeScope::Tail(8)).await),
+        }
+        if round % 50 == 20 {
+            log.checkpoint(&log.snapshot(), 1).await.unwrap();
+        }
+    }
+    let opened = Log::open(Arc::clone(&store) as Arc<dyn ObjectStore>, Env::default()).await;
+    for log in [&log, &opened.unwrap()] {
+        let snapshot = log.snapshot();
+        let series = log.series(&snapshot, node).await.unwrap();
+        assert_eq!(series.head(), Version::new(200));
+        let files: Vec<FileId> = series.files().map(|file| file.file).collect();
+        let expected = living.iter().map(|row| match row {
+            Row::File(file) => file.file,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(files, expected.collect::<Vec<_>>());
+        let told = log.file_rows(&snapshot, node).await.unwrap();
+        let removed = told.iter().filter(|row| row.op == FileOp::Remove).map(|row| row.file);
+        let mut removed: Vec<FileId> = removed.collect();
+        removed.sort_unstable();
+        gone.sort_unstable();
+        assert_eq!(removed, gone);
+        assert_eq!(told.iter().filter(|row| row.op == FileOp::Add).count(), 200);
+        // Of both rows of each file that has gone none is read with the series.
+        let rows = |of: fn(&Part) -> bool| -> u64 {
+            snapshot.parts().filter(|part| of(part)).map(|part| part.rows).sum()
+        };
+        assert_eq!(rows(|part| part.families.series), 200 + living.len() as u64);
+        assert_eq!(rows(Part::is_aside), 2 * gone.len() as u64);
+        let written = std::collections::HashSet::from([node]);
+        assert_eq!(log.file_bytes_written(&snapshot, &written).await.unwrap(), 200);
+    }
+}
+
+/// The two rows of a file may lie in parts that are merged in any order, or in one that has been merged with
+/// others before.
+#[tokio::test]
+async fn a_file_goes_aside_once_both_its_rows_are_merged() {
+    let (_, log, mut world) = new_log(Duration::from_secs(3600)).await;
+    let nodes: Vec<NodeId> = (0..3).map(|_| NodeId::random(&SystemRandomness)).collect();
+    let mut files = Vec::new();
+    for node in &nodes {
+        let create = world.create(*node);
+        world.series.insert(*node, 0);
+        let [version, file] = world.version(*node);
+        files.push(file.clone());
+        assert!(commit(&log, vec![create, version, file], &[]).await);
+    }
+    let aside = |log: &Log| -> u64 {
+        let snapshot = log.snapshot();
+        snapshot.parts().filter(|part| part.is_aside()).map(|part| part.rows).sum()
+    };
+    assert!(merge(&log, MergeScope::Tail(2)).await);
+    for (file, number) in files.iter().zip(1..) {
+        assert!(commit(&log, vec![removal(file)], &[]).await);
+        assert_eq!(aside(&log), 2 * (number - 1), "a row alone stays where it is");
+        assert!(merge(&log, MergeScope::All).await);
+        assert_eq!(aside(&log), 2 * number);
+    }
+    let snapshot = log.snapshot();
+    for node in nodes {
+        assert_eq!(log.series(&snapshot, node).await.unwrap().file_count(), 0);
+        assert_eq!(log.file_rows(&snapshot, node).await.unwrap().len(), 2);
+    }
 }

@@ -12,7 +12,7 @@ use tidelog_core::TimeRange;
 use tidelog_oplog::{ColumnStats, FileOrder, FileRow, StatValue};
 use tidelog_storage::object_store::ObjectMeta;
 use tidelog_storage::object_store::path::Path;
-use tidelog_store::{HotFile, SeriesView};
+use tidelog_store::{HotFile, SeriesSchema, SeriesView};
 
 use super::tiers::HotPiece;
 
@@ -97,7 +97,7 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
     };
     let file = PartitionedFile::new_from_meta(meta)
         .with_partition_values(partition_values)
-        .with_statistics(Arc::new(statistics(view, row, columns)))
+        .with_statistics(Arc::new(statistics(view.schema(), row, columns)))
         .with_arrow_schema(own)
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
@@ -126,16 +126,16 @@ pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, columns: &Schema)
     ScanFile { file: scan.file.with_extension(piece), hot: true, ..scan }
 }
 
-/// Statistics of the stored columns, from the log row alone.
-fn statistics(view: &SeriesView, row: &FileRow, columns: &Schema) -> Statistics {
-    let own = view.schema().columns();
+/// Statistics of columns of a series of `schema`, from the log row of a file alone.
+pub(crate) fn statistics(schema: &SeriesSchema, row: &FileRow, columns: &Schema) -> Statistics {
+    let own = schema.columns();
     let stats = ColumnStats::decode_all(&row.column_stats).unwrap_or_default();
     let column_statistics = columns
         .fields()
         .iter()
         .map(|field| match own.index_of(field.name()) {
-            Ok(index) if index == view.schema().time_index() => {
-                time_statistics(view, row, field.data_type())
+            Ok(index) if index == schema.time_index() => {
+                time_statistics(schema, row, field.data_type())
             }
             Ok(index) => stats
                 .get(index)
@@ -153,9 +153,9 @@ fn statistics(view: &SeriesView, row: &FileRow, columns: &Schema) -> Statistics 
     }
 }
 
-fn time_statistics(view: &SeriesView, row: &FileRow, data_type: &DataType) -> ColumnStatistics {
-    let unit = view.schema().time_unit();
-    let own = view.schema().columns().field(view.schema().time_index()).data_type();
+fn time_statistics(schema: &SeriesSchema, row: &FileRow, data_type: &DataType) -> ColumnStatistics {
+    let unit = schema.time_unit();
+    let own = schema.columns().field(schema.time_index()).data_type();
     let value = |units: i64| scalar(&StatValue::Int(units), own).and_then(|v| widen(v, data_type));
     let bound = |units: i64| value(units).map_or(Precision::Absent, Precision::Exact);
     ColumnStatistics {

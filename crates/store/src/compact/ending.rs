@@ -2,6 +2,7 @@
 //! earlier version.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
@@ -24,6 +25,12 @@ pub trait RowFilter: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why it cannot be told, in words.
     fn matches(&self, rows: &RecordBatch) -> Result<BooleanArray, String>;
+
+    /// Whether it may hold for a row of a file, as far as the log tells of the file. In doubt it may, and so
+    /// it is by default.
+    fn may_match(&self, _file: &FileRow) -> bool {
+        true
+    }
 }
 
 /// Rows of a range of event time that end.
@@ -43,14 +50,33 @@ pub(crate) enum Which {
     Where(Arc<dyn RowFilter>),
 }
 
+/// Which rows are meant, as far as it changes from try to try: a condition stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Whose {
+    All,
+    After(Version),
+    Where,
+}
+
+impl Which {
+    fn whose(&self) -> Whose {
+        match self {
+            Self::All => Whose::All,
+            Self::After(version) => Whose::After(*version),
+            Self::Where(_) => Whose::Where,
+        }
+    }
+}
+
 impl Cut {
     /// Whether rows of a file may be among them, as far as the log tells.
     pub(crate) fn touches(&self, file: &FileRow) -> bool {
-        let is_later = match self.which {
-            Which::After(version) => file.max_version > version,
-            Which::All | Which::Where(_) => true,
+        let may_be = match &self.which {
+            Which::After(version) => file.max_version > *version,
+            Which::Where(filter) => self.range.overlaps(&file.range) && filter.may_match(file),
+            Which::All => true,
         };
-        is_later && self.range.overlaps(&file.range)
+        may_be && self.range.overlaps(&file.range)
     }
 
     /// Whether all rows of a file are among them for sure.
@@ -80,6 +106,26 @@ impl Ending {
     /// Whether it asks which rows are shown.
     pub(crate) fn is_of_shown_rows(&self) -> bool {
         self.cuts.iter().any(|cut| matches!(cut.which, Which::Where(_)))
+    }
+
+    /// Whether rows of a file may be among them, as far as the log tells.
+    pub(crate) fn touches(&self, file: &FileRow) -> bool {
+        self.cuts.iter().any(|cut| cut.touches(file))
+    }
+
+    /// What is asked of files.
+    pub(crate) fn asked_of(&self, files: &[Arc<FileRow>]) -> Vec<(TimeRange, Whose)> {
+        let is_of =
+            |cut: &&Cut| files.iter().any(|file: &Arc<FileRow>| cut.range.overlaps(&file.range));
+        self.cuts.iter().filter(is_of).map(|cut| (cut.range, cut.which.whose())).collect()
+    }
+
+    /// The event times of a file outside of which none of its rows is among them, in the unit of the series.
+    pub(crate) fn times(&self, file: &FileRow) -> Option<RangeInclusive<i64>> {
+        let touching = self.cuts.iter().filter(|cut| cut.range.overlaps(&file.range));
+        let range = touching.map(|cut| cut.range).reduce(|a, b| a.union(&b))?;
+        let unit = self.schema.time_unit();
+        Some(range.start().ceil_to(unit)..=range.end().floor_to(unit))
     }
 
     /// The places of the columns that it looks at among those that are stored, ascending.

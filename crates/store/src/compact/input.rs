@@ -49,17 +49,22 @@ pub(crate) struct Wanted {
 
 /// A range of event time.
 #[derive(Debug, Clone)]
-pub(super) struct Within {
-    pub(super) path: TreePath,
-    pub(super) schema: SeriesSchema,
+pub(crate) struct Within {
+    pub(crate) path: TreePath,
+    pub(crate) schema: SeriesSchema,
     /// In the series' unit.
-    pub(super) times: RangeInclusive<i64>,
+    pub(crate) times: RangeInclusive<i64>,
 }
 
 impl Within {
     /// The rows of a batch that lie inside.
     fn of(&self, rows: &RecordBatch) -> Result<RecordBatch, Error> {
-        let times = self.schema.times(&self.path, rows)?;
+        // The columns that are read may be a few of those of the series.
+        let times = rows.column_by_name(self.schema.time_column()).and_then(time_values);
+        let times = times.ok_or_else(|| Error::Compaction {
+            path: self.path.clone(),
+            reason: "rows of a file have no event times".to_owned(),
+        })?;
         let is_inside = BooleanArray::from_unary(&times, |time| self.times.contains(&time));
         filter_record_batch(rows, &is_inside).map_err(|error| Error::Compaction {
             path: self.path.clone(),
@@ -124,7 +129,7 @@ impl Chain {
     }
 
     /// Leaves out rows that lie elsewhere.
-    pub(super) fn within(self, within: Within) -> Self {
+    pub(crate) fn within(self, within: Within) -> Self {
         Self { within: Some(within), ..self }
     }
 

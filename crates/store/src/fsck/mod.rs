@@ -156,11 +156,11 @@ impl Check<'_> {
         report.parts += 1;
         report.damage.extend(part.damage);
         let Some(rows) = part.rows else {
-            self.series.lose_part(part.has_tree);
+            self.series.lose_part(part.has_tree, part.is_aside);
             return;
         };
         report.log_rows += rows.len() as u64;
-        self.series.begin_part(&rows, part.continues);
+        self.series.begin_part(&rows, part.continues, part.is_aside);
         for row in rows.into_iter().rev() {
             match row {
                 Row::Tree(row) => self.series.take_tree(row),

@@ -1,7 +1,8 @@
 //! What the rows of the log say of series, checked while they pass by, newest first.
 //!
 //! Of each series it is known which versions there are (a few spans), and of the commit that is
-//! passing by, which rows its versions and its files have.
+//! passing by, which rows its versions and its files have. Rows of files that have gone lie aside and pass by
+//! before those of their commits; of each a few words are kept until then.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,6 +27,11 @@ pub(super) struct SeriesCheck {
     open: HashMap<NodeId, Balance>,
     /// The series whose rows may go on in the part that comes next.
     carried: Option<NodeId>,
+    /// Rows of files that commits added which have not passed by.
+    aside: HashMap<(NodeId, CommitVersion), Vec<InFile>>,
+    /// Whether the rows that pass by lie aside, and whether all that do could be read.
+    is_aside: bool,
+    is_aside_whole: bool,
     /// Whether all rows of the log have been seen, and those of the tree.
     is_whole: bool,
     is_tree_whole: bool,
@@ -45,8 +51,11 @@ struct Node {
 struct Balance {
     commit: CommitVersion,
     versions: Vec<(Version, u64)>,
-    files: Vec<(Version, Version, u64)>,
+    files: Vec<InFile>,
 }
+
+/// The first and the last version that a file has rows of, and how many rows.
+type InFile = (Version, Version, u64);
 
 impl SeriesCheck {
     pub(super) fn new(is_whole: bool) -> Self {
@@ -57,20 +66,25 @@ impl SeriesCheck {
             replaced: Vec::new(),
             open: HashMap::new(),
             carried: None,
+            aside: HashMap::new(),
+            is_aside: false,
+            is_aside_whole: true,
             is_whole,
             is_tree_whole: is_whole,
         }
     }
 
     /// A part cannot be read: what its rows would have settled stays open.
-    pub(super) fn lose_part(&mut self, has_tree: bool) {
+    pub(super) fn lose_part(&mut self, has_tree: bool, is_aside: bool) {
         self.is_whole = false;
+        self.is_aside_whole &= !is_aside;
         self.is_tree_whole &= !has_tree;
         self.open.clear();
         self.carried = None;
     }
 
-    pub(super) fn begin_part(&mut self, rows: &[Row], continues: bool) {
+    pub(super) fn begin_part(&mut self, rows: &[Row], continues: bool, is_aside: bool) {
+        self.is_aside = is_aside;
         self.carried = rows.first().and_then(Row::node).filter(|_| continues);
     }
 
@@ -108,9 +122,13 @@ impl SeriesCheck {
             self.removed.insert(row.file);
             return None;
         }
-        self.turn_to(row.node, row.commit, report);
-        let balance = self.open.entry(row.node).or_default();
-        balance.files.push((row.min_version, row.max_version, row.rows));
+        let in_file = (row.min_version, row.max_version, row.rows);
+        if self.is_aside {
+            self.aside.entry((row.node, row.commit)).or_default().push(in_file);
+        } else {
+            self.turn_to(row.node, row.commit, report);
+            self.open.entry(row.node).or_default().files.push(in_file);
+        }
         let node = self.node(row.node, &row.path);
         node.highest_in_files = node.highest_in_files.max(row.max_version);
         if self.removed.remove(&row.file) {
@@ -149,15 +167,18 @@ impl SeriesCheck {
     }
 
     /// Compares rows of the versions of one commit with rows of the files that it added.
-    fn settle(&self, id: NodeId, balance: &Balance, report: &mut FsckReport) {
-        if balance.versions.is_empty() {
+    fn settle(&mut self, id: NodeId, balance: &Balance, report: &mut FsckReport) {
+        let aside = self.aside.remove(&(id, balance.commit)).unwrap_or_default();
+        // What lies aside and is lost cannot be told from what never was.
+        if balance.versions.is_empty() || !self.is_aside_whole {
             return;
         }
         let Some(node) = self.nodes.get(&id) else { return };
         let commit = balance.commit;
         // Files of earlier versions stand for others that the commit removes.
         let first = balance.versions.iter().map(|(version, _)| *version).min().unwrap_or_default();
-        let files = || balance.files.iter().filter(|(_, max, _)| *max >= first);
+        let all = || balance.files.iter().chain(&aside);
+        let files = || all().filter(|(_, max, _)| *max >= first);
         let mut wrong = |first: Version, last: Version, rows: u64, in_files: u64| {
             let problem = format!(
                 "commit {commit} says that {rows} rows were added, its data files hold {in_files}"
@@ -377,15 +398,24 @@ mod tests {
 
     /// What is said about parts, oldest first, and how many files are live; `None` is a lost part.
     fn said_of(parts: Vec<(Option<Vec<Row>>, bool)>) -> (Vec<String>, usize) {
+        said_with_aside(parts, &[])
+    }
+
+    /// The same; `aside` are the places of the parts of files that have gone.
+    fn said_with_aside(
+        parts: Vec<(Option<Vec<Row>>, bool)>,
+        aside: &[usize],
+    ) -> (Vec<String>, usize) {
         let mut check = SeriesCheck::new(true);
         let mut report = FsckReport::default();
         let mut live = 0;
-        for (rows, continues) in parts.into_iter().rev() {
+        for (place, (rows, continues)) in parts.into_iter().enumerate().rev() {
+            let is_aside = aside.contains(&place);
             let Some(rows) = rows else {
-                check.lose_part(false);
+                check.lose_part(false, is_aside);
                 continue;
             };
-            check.begin_part(&rows, continues);
+            check.begin_part(&rows, continues, is_aside);
             for row in rows.into_iter().rev() {
                 match row {
                     Row::Tree(row) => check.take_tree(row),
@@ -426,6 +456,26 @@ mod tests {
         ];
         let parts = vec![(Some(first), false), (Some(second), true), (Some(third), false)];
         assert_eq!(said_of(parts), (vec![], 2));
+    }
+
+    #[test]
+    fn files_that_lie_aside_count_for_the_versions_of_their_commits() {
+        let versions =
+            || vec![created(), version(1, 1, 5), version(2, 2, 3), file(ADD, 4, 3, (1, 2), 8)];
+        let gone = |rows: u64| {
+            vec![
+                file(ADD, 1, 1, (1, 1), 5),
+                file(ADD, 2, 2, (2, 2), rows),
+                file(FileOp::Remove, 1, 3, (1, 1), 5),
+                file(FileOp::Remove, 2, 3, (2, 2), rows),
+            ]
+        };
+        let parts = |gone: Option<Vec<Row>>| vec![(Some(versions()), false), (gone, true)];
+        assert_eq!(said_with_aside(parts(Some(gone(3))), &[1]), (vec![], 1));
+        let (said, _) = said_with_aside(parts(Some(gone(2))), &[1]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("/a, v2, 3 rows: commit 2 says"), "{said:?}");
+        assert_eq!(said_with_aside(parts(None), &[1]).0, Vec::<String>::new());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How many rows of a file end with a change of data: only the columns that tell are read.
+//! How many rows of a file end with a change of data: only the columns that tell are read, and of these only
+//! pages that may hold event times of the change.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use tidelog_oplog::FileRow;
 
 use crate::compact::ending::{Ending, columns_at};
-use crate::compact::input::{Chain, Next, Wanted};
+use crate::compact::input::{Chain, Next, Wanted, Within};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::series_schema::SeriesSchema;
@@ -62,6 +63,12 @@ impl Looking {
             batch_rows: BATCH_ROWS,
         };
         let chain = Chain::new(VecDeque::from([Arc::clone(file)]), wanted);
+        let chain = match ending.times(file) {
+            Some(times) => {
+                chain.within(Within { path: file.path.clone(), schema: schema.clone(), times })
+            }
+            None => chain,
+        };
         Ok(Self { chain, ending: ending.clone(), count: 0 })
     }
 

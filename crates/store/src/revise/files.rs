@@ -9,7 +9,7 @@ use tidelog_oplog::{FileRow, SeriesState, Snapshot};
 
 use super::count::count;
 use super::plan::{Copy, Plan};
-use crate::compact::ending::{Cut, Earlier, Ending};
+use crate::compact::ending::{Cut, Earlier, Ending, Whose};
 use crate::compact::plan::{Job, Reason};
 use crate::compact::rewrite::{Purpose, Rewrite, Rewritten, rewrite};
 use crate::compact::sort_bytes;
@@ -98,9 +98,12 @@ fn sum<'a>(files: impl Iterator<Item = &'a FileRow>) -> (u64, Option<TimeRange>)
 pub(super) struct Files {
     ground: Ground,
     target_bytes: u64,
-    units: HashMap<Vec<FileId>, Put<Decided>>,
-    copies: HashMap<TimeRange, Put<Vec<FileRow>>>,
+    units: HashMap<(Vec<FileId>, Vec<Asked>), Put<Decided>>,
+    copies: HashMap<(TimeRange, Version), Put<Vec<FileRow>>>,
 }
+
+/// What was asked of files: a later try may ask another thing of the same.
+type Asked = (TimeRange, Whose);
 
 impl Files {
     pub(super) fn new(ground: &Ground, target_bytes: u64) -> Self {
@@ -165,8 +168,9 @@ impl Files {
         unit: &[Arc<FileRow>],
         ending: &Ending,
     ) -> Result<Decided, Error> {
-        let mut key: Vec<FileId> = unit.iter().map(|file| file.file).collect();
-        key.sort_unstable();
+        let mut files: Vec<FileId> = unit.iter().map(|file| file.file).collect();
+        files.sort_unstable();
+        let key = (files, ending.asked_of(unit));
         if let Some(known) = self.units.get(&key) {
             return Ok(known.what.clone());
         }
@@ -184,7 +188,9 @@ impl Files {
     ) -> Result<Decided, Error> {
         let (mut matching, mut rows) = (0, 0);
         for file in unit {
-            matching += count(&self.ground, file, &found.schema, ending).await?;
+            if ending.touches(file) {
+                matching += count(&self.ground, file, &found.schema, ending).await?;
+            }
             rows += file.rows;
         }
         // Files that lie over one another may hold rows that are not shown, whose end is another's.
@@ -205,14 +211,15 @@ impl Files {
         copy: &Copy,
         version: Version,
     ) -> Result<Vec<FileRow>, Error> {
-        if let Some(known) = self.copies.get(&copy.range) {
+        let key = (copy.range, version);
+        if let Some(known) = self.copies.get(&key) {
             return Ok(known.what.clone());
         }
         let since = self.ground.log.snapshot().next_commit();
         let (path, schema) = (found.path.clone(), found.schema.clone());
         let earlier = Earlier::new(path, schema, version, copy.range);
         let what = self.write(found, &copy.files, Purpose::Copy(earlier)).await?.files;
-        self.copies.insert(copy.range, Put { what: what.clone(), since });
+        self.copies.insert(key, Put { what: what.clone(), since });
         Ok(what)
     }
 

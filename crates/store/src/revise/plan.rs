@@ -34,8 +34,13 @@ pub(super) fn plan(series: &SeriesState, cuts: &[Cut], dedup: bool) -> Plan {
         }
     }
     let is_of_shown = cuts.iter().any(|cut| matches!(cut.which, Which::Where(_)));
-    plan.units = if dedup && is_of_shown {
-        clusters(inside)
+    plan.units = if dedup && is_of_shown && !inside.is_empty() {
+        // A file without a row that ends may hold one that another is shown in the place of.
+        let may_hold = |file: &Arc<FileRow>| cuts.iter().any(|cut| cut.touches(file));
+        let in_range = |file: &FileRow| cuts.iter().any(|cut| cut.range.overlaps(&file.range));
+        let standing = series.files().filter(|file| file.until.is_none() && in_range(file));
+        let together = clusters(standing.cloned().collect());
+        together.into_iter().filter(|files| files.iter().any(may_hold)).collect()
     } else {
         inside.into_iter().map(|file| vec![file]).collect()
     };

@@ -6,6 +6,7 @@
 //!
 //! - `survey` says of each object whether anything can read it: the head, a version or time from the
 //!   horizon on, a named snapshot. In doubt it can.
+//! - `staged` takes away what puts to a local disk left that never ended: no commit can name that.
 //! - `draft` is the commit: it lists what is about to be deleted, without what a commit before it has
 //!   added, and takes files that only lost history needed out of the log.
 //!
@@ -17,6 +18,7 @@
 //! 4. What a reader on this machine may still read stays, whatever its age.
 
 mod draft;
+mod staged;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -85,7 +87,8 @@ pub enum VacuumReason {
     Replaced,
     /// Only history needed it that was let go.
     Expired,
-    /// No commit names it: the write that it belonged to failed.
+    /// No commit names it: the write that it belonged to failed. It may not even have its name yet; then
+    /// it ends in `#` and a number.
     Orphan,
 }
 
@@ -157,20 +160,24 @@ impl VacuumReport {
             VacuumReason::Expired => self.expired.add(doomed.bytes),
             VacuumReason::Orphan => self.orphans.add(doomed.bytes),
         }
+        self.name(VacuumFile {
+            object: doomed.location.to_string(),
+            path: doomed.path.clone(),
+            bytes: doomed.bytes,
+            reason: doomed.reason,
+        });
+    }
+
+    fn name(&mut self, file: VacuumFile) {
         if self.files.len() < FILES_NAMED_MAX {
-            self.files.push(VacuumFile {
-                object: doomed.location.to_string(),
-                path: doomed.path.clone(),
-                bytes: doomed.bytes,
-                reason: doomed.reason,
-            });
+            self.files.push(file);
         }
     }
 }
 
 impl Engine {
     /// Finds the data files that nothing can read any more (no read at head, from the horizons on, or of a
-    /// named snapshot), and deletes them if asked to. No answer changes. It may run beside readers, writers
+    /// named snapshot), and what puts to a local disk left that never ended, and deletes both if asked to. No answer changes. It may run beside readers, writers
     /// and other vacuums, from any process, also while one writer has the store for itself.
     ///
     /// # Errors
@@ -204,6 +211,7 @@ impl Engine {
         if !batch.is_empty() {
             self.announce_and_delete(batch, &mut report).await?;
         }
+        self.sweep_staged(&survey, options.apply, &mut report).await?;
         Ok(report)
     }
 

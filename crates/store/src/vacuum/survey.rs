@@ -131,6 +131,11 @@ impl Survey {
         Verdict::Doomed(Doomed { node, location, path, bytes, reason, unneeded_since })
     }
 
+    /// Whether an object that no commit names was put too short a time ago to be let go of.
+    pub(super) fn is_young(&self, object: &ObjectMeta) -> bool {
+        self.ages.of_object(object) < self.older_than
+    }
+
     fn readable(&self, series: &SeriesState) -> Readable {
         let (node, history) = (series.node(), self.snapshot.history());
         let first = history.first_readable(node);

@@ -12,7 +12,7 @@ use tidelog_storage::object_store::{
     CopyMode, CopyOptions, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode,
     PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
-use tidelog_storage::{Location, StorageOptions};
+use tidelog_storage::{FileSystem, Location, OsFileSystem, StorageOptions};
 
 use super::*;
 
@@ -20,7 +20,11 @@ use super::*;
 fn client_at(server: &TestS3, url: &str) -> Arc<dyn ObjectStore> {
     let add = |all: StorageOptions, (name, value): (String, String)| all.with(name, value);
     let options = server.options().into_iter().fold(StorageOptions::new(), add);
-    url.parse::<Location>().unwrap().open(&options, &Env::default()).unwrap()
+    url.parse::<Location>().unwrap().open(&options, &Env::default(), &files()).unwrap()
+}
+
+fn files() -> Arc<dyn FileSystem> {
+    Arc::new(OsFileSystem)
 }
 
 fn client(server: &TestS3) -> Arc<dyn ObjectStore> {
@@ -251,7 +255,7 @@ async fn only_who_signs_with_the_key_gets_in() {
         .with("aws_access_key_id", "nobody")
         .with("aws_secret_access_key", "canary-secret");
     let location: Location = server.url("").parse().unwrap();
-    let store = location.open(&options, &Env::default()).unwrap();
+    let store = location.open(&options, &Env::default(), &files()).unwrap();
     let refused = store.get(&path).await.unwrap_err();
     assert!(refused.to_string().contains("InvalidAccessKeyId"), "{refused}");
     assert_eq!(kind_of(&refused), ErrorKind::PermissionDenied);
