@@ -71,6 +71,8 @@ macro_rules! by_form {
         }
     }};
 }
+pub(crate) use by_form;
+
 /// The image of a row's value, or none for a null.
 ///
 /// The array is of the physical type of the form.

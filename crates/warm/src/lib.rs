@@ -49,11 +49,14 @@ mod answer;
 mod backend;
 mod bound;
 mod error;
+mod host;
 mod images;
 mod ledger;
 mod request;
 mod segment;
 mod spec;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 mod table;
 mod value;
 
@@ -61,6 +64,7 @@ pub use answer::{Answer, Output, Work};
 pub use backend::WarmBackend;
 pub use bound::{Bound, Bucket, Filter, Grouping, KeyGroups, Leaf, SegmentPlan, Test};
 pub use error::{Invalid, Unsupported, WarmError};
+pub use host::HostBackend;
 pub use images::{array_of_images, image_at, image_ends};
 pub use ledger::{BackendStats, Ledger, Reservation};
 pub use request::{

@@ -47,7 +47,10 @@ impl Bucket {
     /// an earlier one.
     #[must_use]
     pub fn start(self, time: i64) -> i64 {
-        i64::try_from(self.wide_start(time)).unwrap_or(i64::MIN)
+        match time.checked_sub(self.origin) {
+            Some(since) => time.saturating_sub(since.rem_euclid(self.width)),
+            None => i64::try_from(self.wide_start(time)).unwrap_or(i64::MIN),
+        }
     }
 
     /// The last time of the bucket that starts at this time.
@@ -105,12 +108,6 @@ impl Grouping {
         }
         let keys = KeyGroups::of(&table.keys(), &positions, table.spec().keys().len());
         Ok(Self { keys, bucket })
-    }
-
-    /// Whether every row is in one group, which is there even without rows.
-    #[must_use]
-    pub fn is_single(group: &[Group]) -> bool {
-        group.is_empty()
     }
 }
 

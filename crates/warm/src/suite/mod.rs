@@ -1,0 +1,174 @@
+//! The suite that every backend has to pass: requests about tables that chance has filled, answered
+//! by the backend and by an oracle that goes row by row and knows nothing of Arrow's kernels, of images,
+//! or of how segments lie.
+//!
+//! ```text
+//!  seed ─▶ world (schema, rows, segments) ─┬─ batches ─▶ seal ─▶ run ──▶ answer ─┐
+//!          request ────────────────────────┼───────────────────────┘             ├─ the same?
+//!                                          └─ rows ─▶ oracle ─▶ rows, or refusal ┘
+//! ```
+//!
+//! Worlds have nulls, NaN, infinities, both zeros, least and greatest values, equal keys and times,
+//! rows out of order, sliced batches, dictionaries that grow from batch to batch, and numbers of rows
+//! around the sizes of warps and blocks. A failure is shrunk by proptest and told with its world and
+//! request. The same seed gives the same cases.
+//!
+//! It is a plain function, so that it also runs in a program of its own, where there is no cargo:
+//!
+//! ```
+//! use tidelog_warm::{HostBackend, suite};
+//!
+//! let report = suite::run(&HostBackend::new(64 << 20), 1, 2);
+//! println!("{report}");
+//! assert!(report.passed());
+//! ```
+
+mod arrays;
+mod chance;
+mod check;
+mod oracle;
+mod requests;
+mod totals;
+mod world;
+
+use std::fmt;
+
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+use crate::backend::WarmBackend;
+
+use world::World;
+
+/// Numbers of rows around the sizes of warps, blocks and words. Each check sees each of them.
+const EDGES: [usize; 16] = [0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 255, 256, 257, 1023, 1024, 1025];
+
+/// What the suite found.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The backend, as it names itself, and its device.
+    pub backend: String,
+    /// The seed of the cases.
+    pub seed: u64,
+    /// One line for each thing that was checked.
+    pub lines: Vec<Line>,
+}
+
+/// What the suite found about one thing.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// What was checked.
+    pub check: &'static str,
+    /// In how many cases.
+    pub cases: u32,
+    /// Of these, how many the backend has to refuse, and did.
+    pub refused: u32,
+    /// The first failure: what differs, in which world, for which request.
+    pub failure: Option<String>,
+}
+
+impl Report {
+    /// Whether there was no failure.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.lines.iter().all(|line| line.failure.is_none())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "warm suite: {}, seed {}", self.backend, self.seed)?;
+        writeln!(f, "{:<14} {:>7} {:>8}  result", "check", "cases", "refused")?;
+        for Line { check, cases, refused, failure } in &self.lines {
+            let result = if failure.is_none() { "ok" } else { "FAILED" };
+            writeln!(f, "{check:<14} {cases:>7} {refused:>8}  {result}")?;
+        }
+        for line in &self.lines {
+            if let Some(failure) = &line.failure {
+                writeln!(f, "\n{} failed: {failure}", line.check)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a case ended that did not fail.
+enum Outcome {
+    Answered,
+    Refused,
+}
+
+/// What is wrong.
+type Failure = String;
+
+type Check = fn(&dyn WarmBackend, &World, u64) -> Result<Outcome, Failure>;
+
+const CHECKS: [(&str, Check); 9] = [
+    ("statistics", check::statistics),
+    ("count", check::count),
+    ("fetch", check::fetch),
+    ("aggregate", check::aggregate),
+    ("top_k", check::top_k),
+    ("last_per_key", check::last_per_key),
+    ("impossible", check::impossible),
+    ("eviction", check::eviction),
+    ("cancel", check::cancel),
+];
+
+/// Runs every check in all edge sizes, and then in so many cases of chance.
+#[must_use]
+pub fn run(backend: &dyn WarmBackend, seed: u64, cases: u32) -> Report {
+    let stats = backend.stats();
+    let lines = CHECKS.iter().map(|(name, check)| line(backend, name, *check, seed, cases));
+    Report {
+        backend: format!("{} ({})", stats.backend, stats.device),
+        seed,
+        lines: lines.collect(),
+    }
+}
+
+fn line(
+    backend: &dyn WarmBackend,
+    name: &'static str,
+    check: Check,
+    seed: u64,
+    cases: u32,
+) -> Line {
+    let mut line = Line { check: name, cases: 0, refused: 0, failure: None };
+    for (number, rows) in EDGES.into_iter().enumerate() {
+        let seed = seed.wrapping_add(number as u64);
+        let world = World::of_rows(seed, rows);
+        line.cases += 1;
+        match check(backend, &world, seed) {
+            Ok(Outcome::Answered) => {}
+            Ok(Outcome::Refused) => line.refused += 1,
+            Err(failure) => {
+                line.failure = Some(format!("{failure}\n{world:#?}"));
+                return line;
+            }
+        }
+    }
+    by_chance(backend, check, seed, cases, &mut line);
+    line
+}
+
+fn by_chance(backend: &dyn WarmBackend, check: Check, seed: u64, cases: u32, line: &mut Line) {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let refused = std::cell::Cell::new(0);
+    let case = (world::worlds(), proptest::num::u64::ANY.no_shrink());
+    let result = runner.run(&case, |(world, request)| match check(backend, &world, request) {
+        Ok(Outcome::Answered) => Ok(()),
+        Ok(Outcome::Refused) => {
+            refused.set(refused.get() + 1);
+            Ok(())
+        }
+        Err(failure) => Err(TestCaseError::fail(failure)),
+    });
+    line.cases += cases;
+    line.refused += refused.get();
+    line.failure = result.err().map(|error| error.to_string());
+}
