@@ -53,6 +53,16 @@ impl Bucket {
         }
     }
 
+    /// As [`Bucket::start`], of a time that is mostly in the bucket after the one given.
+    pub(crate) fn next_start(self, bucket: Option<i64>, time: i64) -> i64 {
+        let next = bucket.and_then(|start| start.checked_add(self.width));
+        let since = next.and_then(|next| time.checked_sub(next));
+        match (next, since) {
+            (Some(next), Some(since)) if (0..self.width).contains(&since) => next,
+            _ => self.start(time),
+        }
+    }
+
     /// The last time of the bucket that starts at this time.
     #[must_use]
     pub const fn last(self, start: i64) -> i64 {

@@ -3,9 +3,10 @@
 use arrow::array::RecordBatch;
 
 use super::Run;
+use super::mask::{self, BLOCK_ROWS, Places};
 use super::scan::{self, Piece};
 use super::slots::Slots;
-use super::state::{self, State};
+use super::state::{self, Rows, State};
 use crate::bound::{Bucket, Grouping};
 use crate::error::WarmError;
 use crate::request::{Aggregate, Group};
@@ -25,7 +26,7 @@ pub(super) fn aggregate(
     let rows = run.parts.iter().map(|part| part.segment.rows()).sum();
     let slots = Slots::new(&grouping, time(run), rows);
     let directory = std::sync::Arc::clone(&run.directory);
-    let mut groups = Groups { directory: &directory, slots, states };
+    let mut groups = Groups { directory: &directory, slots, states, room: [0; BLOCK_ROWS] };
     for number in 0..run.parts.len() {
         run.request.check_cancel()?;
         let part = &run.parts[number];
@@ -57,35 +58,52 @@ struct Groups<'a> {
     directory: &'a KeyDirectory,
     slots: Slots,
     states: Vec<State>,
+    /// Room for the places of values that are not null.
+    room: Places,
 }
 
 impl Groups<'_> {
     /// Adds the rows of a piece, whose keys are of this group.
     fn add(&mut self, group: u32, bucket: Option<Bucket>, piece: &Piece<'_>) {
-        let Some(bucket) = bucket else {
-            return self.add_to(group, 0, piece);
-        };
-        let times = &piece.data.times[piece.rows.clone()];
-        let mut from = 0;
-        while from < times.len() {
-            let start = bucket.start(times[from]);
-            let to = from + up_to(&times[from..], bucket.last(start));
-            let rows = piece.rows.start + from..piece.rows.start + to;
-            let mask = piece.mask.map(|mask| &mask[from..to]);
-            let matched = mask.map_or(rows.len(), super::mask::count);
-            if matched > 0 {
-                let mask = mask.filter(|_| matched < rows.len());
-                let Piece { data, key, .. } = *piece;
-                self.add_to(group, start, &Piece { data, key, rows, mask, matched });
+        let Piece { data, key, .. } = *piece;
+        let mut room;
+        let picks = match piece.mask {
+            Some(mask) => {
+                room = [0; BLOCK_ROWS];
+                Some(mask::places(mask.iter().copied(), &mut room))
             }
-            from = to;
+            None => None,
+        };
+        let Some(bucket) = bucket else {
+            let rows = Rows { data, key, rows: piece.rows.clone(), picks };
+            return self.add_to(group, 0, &rows);
+        };
+        let times = &data.times[piece.rows.clone()];
+        let mut from = 0;
+        let mut start = None;
+        while from < piece.matched {
+            let time = |at: usize| times[picks.map_or(at, |picks| usize::from(picks[at]))];
+            let begins = bucket.next_start(start, time(from));
+            let to = up_to(from, piece.matched, time, bucket.last(begins));
+            let rows = match picks {
+                Some(picks) => {
+                    let picks = Some(&picks[from..to]);
+                    Rows { data, key, rows: piece.rows.clone(), picks }
+                }
+                None => {
+                    let rows = piece.rows.start + from..piece.rows.start + to;
+                    Rows { data, key, rows, picks: None }
+                }
+            };
+            self.add_to(group, begins, &rows);
+            (from, start) = (to, Some(begins));
         }
     }
 
-    fn add_to(&mut self, group: u32, start: i64, piece: &Piece<'_>) {
+    fn add_to(&mut self, group: u32, start: i64, rows: &Rows<'_>) {
         let slot = self.slot(group, start);
         for state in &mut self.states {
-            state.add(slot, self.directory, piece);
+            state.add(slot, self.directory, rows, &mut self.room);
         }
     }
 
@@ -99,12 +117,21 @@ impl Groups<'_> {
     }
 }
 
-/// How many of these times, which ascend, are not after `last`. At least one, the first, is not.
-fn up_to(times: &[i64], last: i64) -> usize {
+/// The first place from `from` on, before `end`, whose time is after `last`; or the end. Times ascend, and
+/// the first is not after it.
+fn up_to(from: usize, end: usize, time: impl Fn(usize) -> i64, last: i64) -> usize {
     let mut step = 1;
-    while step < times.len() && times[step] <= last {
+    while from + step < end && time(from + step) <= last {
         step *= 2;
     }
-    let from = step / 2;
-    from + times[from..times.len().min(step)].partition_point(|time| *time <= last)
+    let (mut low, mut high) = (from + step / 2, end.min(from + step));
+    while low + 1 < high {
+        let middle = low.midpoint(high);
+        if time(middle) <= last {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
 }

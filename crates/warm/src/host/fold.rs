@@ -99,85 +99,83 @@ impl Sum {
     }
 }
 
-/// The sum of integers, wrapping around.
-pub(super) fn sum<T: Number>(values: &[T], mask: Option<&[u8]>) -> u64 {
-    match mask {
-        None => values.iter().fold(0, |sum: u64, value| sum.wrapping_add(value.wide())),
-        Some(mask) => values.iter().zip(mask).fold(0, |sum: u64, (value, byte)| {
-            sum.wrapping_add(value.wide() & u64::from(*byte).wrapping_neg())
-        }),
-    }
+/// The values that count: all of these, or those at some places.
+#[derive(Clone, Copy)]
+pub(super) struct Counting<'a, T> {
+    pub(super) values: &'a [T],
+    /// Ascending, within the values.
+    pub(super) picks: Option<&'a [u16]>,
 }
 
-/// The sum of values as floats.
-pub(super) fn sum_floats<T: Number>(values: &[T], mask: Option<&[u8]>) -> Sum {
-    let mut lanes = [Sum::default(); LANES];
-    match mask {
-        None => {
-            let chunks = values.chunks_exact(LANES);
-            for (lane, value) in lanes.iter_mut().zip(chunks.remainder()) {
-                lane.add(value.float());
-            }
-            for chunk in chunks {
-                for (lane, value) in lanes.iter_mut().zip(chunk) {
-                    lane.add(value.float());
-                }
-            }
-        }
-        Some(mask) => {
-            for (values, mask) in values.chunks(LANES).zip(mask.chunks(LANES)) {
-                for ((lane, value), byte) in lanes.iter_mut().zip(values).zip(mask) {
-                    lane.add(if *byte == 1 { value.float() } else { 0.0 });
-                }
-            }
-        }
+impl<T: Number> Counting<'_, T> {
+    /// The sum of integers, wrapping around.
+    pub(super) fn sum(self) -> u64 {
+        let mut lanes = [0_u64; LANES];
+        self.over(&mut lanes, |lane, value| *lane = lane.wrapping_add(value.wide()));
+        lanes.into_iter().fold(0, u64::wrapping_add)
     }
-    let mut sum = lanes[0];
-    // Rows that are fewer than lanes leave the others empty.
-    for lane in &lanes[1..LANES.min(values.len().max(1))] {
-        sum.merge(*lane);
-    }
-    sum
-}
 
-/// The image of the least value, or of the greatest. At least one value counts, and none is NaN.
-pub(super) fn end<T: Number>(values: &[T], mask: Option<&[u8]>, greatest: bool) -> i64 {
-    let end = if greatest {
-        fold(values, mask, T::LEAST, |end, value| if value > end { value } else { end })
-    } else {
-        fold(values, mask, T::GREATEST, |end, value| if value < end { value } else { end })
-    };
-    if !T::IS_FLOAT || end != T::default() {
-        return end.image();
+    /// The sum of values as floats.
+    pub(super) fn sum_floats(self) -> Sum {
+        let mut lanes = [Sum::default(); LANES];
+        self.over(&mut lanes, |lane, value| lane.add(value.float()));
+        let [mut sum, lanes @ ..] = lanes;
+        // Values that are fewer than lanes leave the others empty.
+        let used = self.picks.map_or(self.values.len(), <[u16]>::len).min(LANES);
+        for lane in lanes.into_iter().take(used.saturating_sub(1)) {
+            sum.merge(lane);
+        }
+        sum
     }
-    // Comparing floats takes the zeros for equal, of which -0.0 is less. Its image is -1.
-    let sign = if greatest { 0 } else { -1 };
-    let counts = |row: usize| mask.is_none_or(|mask| mask[row] == 1);
-    let found = values.iter().enumerate().any(|(row, value)| value.image() == sign && counts(row));
-    if found { sign } else { -1 - sign }
-}
 
-fn fold<T: Copy>(values: &[T], mask: Option<&[u8]>, neutral: T, better: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [neutral; LANES];
-    match mask {
-        None => {
-            let chunks = values.chunks_exact(LANES);
-            for (lane, value) in lanes.iter_mut().zip(chunks.remainder()) {
-                *lane = better(*lane, *value);
-            }
-            for chunk in chunks {
-                for (lane, value) in lanes.iter_mut().zip(chunk) {
-                    *lane = better(*lane, *value);
+    /// The image of the least value, or of the greatest. At least one value counts, and none is NaN.
+    pub(super) fn end(self, greatest: bool) -> i64 {
+        let mut lanes = [if greatest { T::LEAST } else { T::GREATEST }; LANES];
+        let greater = |end: T, value: T| if value > end { value } else { end };
+        let less = |end: T, value: T| if value < end { value } else { end };
+        let [first, lanes @ ..] = if greatest {
+            self.over(&mut lanes, |lane, value| *lane = greater(*lane, value));
+            lanes
+        } else {
+            self.over(&mut lanes, |lane, value| *lane = less(*lane, value));
+            lanes
+        };
+        let end = lanes.into_iter().fold(first, if greatest { greater } else { less });
+        if !T::IS_FLOAT || end != T::default() {
+            return end.image();
+        }
+        // Comparing floats takes the zeros for equal, of which -0.0 is less. Its image is -1.
+        let sign = if greatest { 0 } else { -1 };
+        let is_it = |value: &T| value.image() == sign;
+        let found = match self.picks {
+            None => self.values.iter().any(is_it),
+            Some(picks) => picks.iter().any(|place| is_it(&self.values[usize::from(*place)])),
+        };
+        if found { sign } else { -1 - sign }
+    }
+
+    /// Adds each value to one of the lanes.
+    #[inline]
+    fn over<A>(self, lanes: &mut [A; LANES], mut add: impl FnMut(&mut A, T)) {
+        match self.picks {
+            None => {
+                let chunks = self.values.chunks_exact(LANES);
+                for (lane, value) in lanes.iter_mut().zip(chunks.remainder()) {
+                    add(lane, *value);
+                }
+                for chunk in chunks {
+                    for (lane, value) in lanes.iter_mut().zip(chunk) {
+                        add(lane, *value);
+                    }
                 }
             }
-        }
-        Some(mask) => {
-            for (values, mask) in values.chunks(LANES).zip(mask.chunks(LANES)) {
-                for ((lane, value), byte) in lanes.iter_mut().zip(values).zip(mask) {
-                    *lane = better(*lane, if *byte == 1 { *value } else { neutral });
+            Some(picks) => {
+                for chunk in picks.chunks(LANES) {
+                    for (lane, place) in lanes.iter_mut().zip(chunk) {
+                        add(lane, self.values[usize::from(*place)]);
+                    }
                 }
             }
         }
     }
-    lanes.into_iter().fold(neutral, better)
 }

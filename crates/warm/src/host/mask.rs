@@ -18,6 +18,20 @@ pub(super) fn count(mask: &[u8]) -> usize {
     mask.chunks(128).map(|chunk| usize::from(chunk.iter().sum::<u8>())).sum()
 }
 
+/// Room for the places of some rows of a block.
+pub(super) type Places = [u16; BLOCK_ROWS];
+
+/// The places of the bytes that are 1, ascending.
+pub(super) fn places(mask: impl Iterator<Item = u8>, room: &mut Places) -> &[u16] {
+    let mut found = 0;
+    for (place, byte) in (0..).zip(mask.take(BLOCK_ROWS)) {
+        // Written in any case, so that there is no branch to guess.
+        room[found] = place;
+        found += usize::from(byte);
+    }
+    &room[..found]
+}
+
 /// Fills the mask of the rows from `start` on. It has at most [`BLOCK_ROWS`] rows.
 pub(super) fn fill(mask: &mut [u8], filter: &Filter, data: &HostData, start: usize) {
     match filter {

@@ -1,12 +1,13 @@
 //! Partial states of one aggregate, one for each slot.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, UInt64Array};
 
-use super::fold::{self, Number, Sum};
-use super::mask::{self, BLOCK_ROWS};
-use super::scan::Piece;
+use super::HostData;
+use super::fold::{Counting, Number, Sum};
+use super::mask::{self, Places};
 use crate::error::WarmError;
 use crate::images::{Imaged, array_of_images, by_form};
 use crate::request::{Aggregate, Function};
@@ -76,19 +77,25 @@ impl State {
         }
     }
 
-    /// Adds the rows of a piece that match.
-    pub(super) fn add(&mut self, slot: usize, directory: &KeyDirectory, piece: &Piece<'_>) {
+    /// Adds rows.
+    pub(super) fn add(
+        &mut self,
+        slot: usize,
+        directory: &KeyDirectory,
+        rows: &Rows<'_>,
+        room: &mut Places,
+    ) {
         match self {
-            Self::Rows(counts) => counts[slot] += count(piece.matched),
+            Self::Rows(counts) => counts[slot] += count(rows.len()),
             Self::Of(source, values) => match source.position {
                 Some(position) => {
-                    if let Some(image) = directory.image(piece.key, position) {
-                        values.add_constant(slot, source.form, image, piece.matched);
+                    if let Some(image) = directory.image(rows.key, position) {
+                        values.add_constant(slot, source.form, image, rows.len());
                     }
                 }
                 None => {
-                    if let Some(array) = &piece.data.columns[source.column] {
-                        values.add_array(slot, source.form, array, piece);
+                    if let Some(array) = &rows.data.columns[source.column] {
+                        values.add_array(slot, source.form, array, rows, room);
                     }
                 }
             },
@@ -142,76 +149,87 @@ impl Values {
         }
     }
 
-    /// Adds the values of the rows of a piece that match.
-    fn add_array(&mut self, slot: usize, form: Form, array: &ArrayRef, piece: &Piece<'_>) {
-        let mut scratch = [0; BLOCK_ROWS];
-        let (mask, found) = with_values(array, piece, &mut scratch);
+    /// Adds the values of rows.
+    fn add_array(
+        &mut self,
+        slot: usize,
+        form: Form,
+        array: &ArrayRef,
+        rows: &Rows<'_>,
+        room: &mut Places,
+    ) {
+        let Rows { rows: range, .. } = rows.clone();
+        let picks = rows.with_values(array, room);
+        let found = picks.map_or(range.len(), <[u16]>::len);
         if found == 0 {
             return;
         }
-        let rows = piece.rows.clone();
+        macro_rules! counting {
+            ($type:ty) => {
+                Counting { values: &array.as_primitive::<$type>().values()[range], picks }
+            };
+        }
         match self {
             Self::Count(counts) => counts[slot] += count(found),
             Self::Sum(sums) => {
-                let of_rows = by_form!(
-                    form,
-                    |Type| fold::sum(&array.as_primitive::<Type>().values()[rows], mask),
-                    0
-                );
                 let (sum, any) = &mut sums[slot];
-                *sum = sum.wrapping_add(of_rows);
+                *sum = sum.wrapping_add(by_form!(form, |Type| counting!(Type).sum(), 0));
                 *any = true;
             }
             Self::SumFloats(sums) | Self::Avg(sums) => {
-                let of_rows = by_form!(
-                    form,
-                    |Type| fold::sum_floats(&array.as_primitive::<Type>().values()[rows], mask),
-                    Sum::default()
-                );
+                let of_rows = by_form!(form, |Type| counting!(Type).sum_floats(), Sum::default());
                 let (sum, values) = &mut sums[slot];
                 sum.merge(of_rows);
                 *values += found as u64;
             }
             Self::End { greatest, images } => {
-                let of_rows = by_form!(
-                    form,
-                    |Type| {
-                        fold::end(&array.as_primitive::<Type>().values()[rows], mask, *greatest)
-                    },
-                    {
-                        let values = array.as_boolean().values();
-                        let counts = |row: &usize| mask.is_none_or(|mask| mask[*row] == 1);
-                        let values = (0..rows.len())
-                            .filter(counts)
-                            .map(|row| values.value(rows.start + row) == *greatest);
-                        // Any that is the better one makes it.
-                        let better = values.into_iter().any(|better| better);
-                        i64::from(better == *greatest)
-                    }
-                );
-                end(&mut images[slot], of_rows, *greatest);
+                let greatest = *greatest;
+                let of_rows = by_form!(form, |Type| counting!(Type).end(greatest), {
+                    let values = array.as_boolean().values();
+                    // Any that is the better one makes it.
+                    let mut better =
+                        (0..found).map(|at| picks.map_or(at, |picks| usize::from(picks[at])));
+                    let better = better.any(|at| values.value(range.start + at) == greatest);
+                    i64::from(better == greatest)
+                });
+                end(&mut images[slot], of_rows, greatest);
             }
         }
     }
 }
 
-/// The mask of the rows of a piece that match and have a value, and how many these are.
-fn with_values<'a>(
-    array: &ArrayRef,
-    piece: &'a Piece<'_>,
-    scratch: &'a mut [u8; BLOCK_ROWS],
-) -> (Option<&'a [u8]>, usize) {
-    if array.null_count() == 0 {
-        return (piece.mask, piece.matched);
+/// Rows of one group: some of a piece.
+#[derive(Clone)]
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a HostData,
+    /// The number of their key.
+    pub(super) key: u32,
+    pub(super) rows: Range<usize>,
+    /// Their places in the range, ascending, if it is not all of it.
+    pub(super) picks: Option<&'a [u16]>,
+}
+
+impl Rows<'_> {
+    fn len(&self) -> usize {
+        self.picks.map_or(self.rows.len(), <[u16]>::len)
     }
-    let scratch = &mut scratch[..piece.rows.len()];
-    match piece.mask {
-        Some(mask) => scratch.copy_from_slice(mask),
-        None => scratch.fill(1),
+
+    /// The places of those that have a value, if it is not all of the range.
+    fn with_values<'b>(&'b self, array: &ArrayRef, room: &'b mut Places) -> Option<&'b [u16]> {
+        let Some(nulls) = array.nulls().filter(|nulls| nulls.null_count() > 0) else {
+            return self.picks;
+        };
+        let valid = |place: usize| nulls.is_valid(self.rows.start + place);
+        let Some(picks) = self.picks else {
+            return Some(mask::places((0..self.rows.len()).map(|at| u8::from(valid(at))), room));
+        };
+        let mut found = 0;
+        for place in picks {
+            room[found] = *place;
+            found += usize::from(valid(usize::from(*place)));
+        }
+        Some(&room[..found])
     }
-    mask::and_valid(scratch, array, piece.rows.start);
-    let found = mask::count(scratch);
-    (Some(scratch), found)
 }
 
 fn end(image: &mut Option<i64>, other: i64, greatest: bool) {
