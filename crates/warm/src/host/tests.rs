@@ -5,7 +5,7 @@ use crate::suite;
 
 #[test]
 fn host_memory_passes_the_suite() {
-    let report = suite::run(&HostBackend::new(256 << 20), 1, 300);
+    let report = suite::run(&HostBackend::new(256 << 20), 1, 150);
     println!("{report}");
     assert!(report.passed(), "{report}");
 }

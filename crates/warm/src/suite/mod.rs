@@ -63,6 +63,8 @@ pub struct Line {
     pub cases: u32,
     /// Of these, how many the backend has to refuse, and did.
     pub refused: u32,
+    /// Of these, how many have no row that matches.
+    pub empty: u32,
     /// The first failure: what differs, in which world, for which request.
     pub failure: Option<String>,
 }
@@ -78,10 +80,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "warm suite: {}, seed {}", self.backend, self.seed)?;
-        writeln!(f, "{:<14} {:>7} {:>8}  result", "check", "cases", "refused")?;
-        for Line { check, cases, refused, failure } in &self.lines {
+        writeln!(f, "{:<14} {:>7} {:>8} {:>6}  result", "check", "cases", "refused", "empty")?;
+        for Line { check, cases, refused, empty, failure } in &self.lines {
             let result = if failure.is_none() { "ok" } else { "FAILED" };
-            writeln!(f, "{check:<14} {cases:>7} {refused:>8}  {result}")?;
+            writeln!(f, "{check:<14} {cases:>7} {refused:>8} {empty:>6}  {result}")?;
         }
         for line in &self.lines {
             if let Some(failure) = &line.failure {
@@ -95,6 +97,8 @@ impl fmt::Display for Report {
 /// How a case ended that did not fail.
 enum Outcome {
     Answered,
+    /// Answered too, but there is no row.
+    Empty,
     Refused,
 }
 
@@ -134,14 +138,12 @@ fn line(
     seed: u64,
     cases: u32,
 ) -> Line {
-    let mut line = Line { check: name, cases: 0, refused: 0, failure: None };
+    let mut line = Line { check: name, cases: 0, refused: 0, empty: 0, failure: None };
     for (number, rows) in EDGES.into_iter().enumerate() {
         let seed = seed.wrapping_add(number as u64);
         let world = World::of_rows(seed, rows);
-        line.cases += 1;
         match check(backend, &world, seed) {
-            Ok(Outcome::Answered) => {}
-            Ok(Outcome::Refused) => line.refused += 1,
+            Ok(outcome) => line.count(&outcome),
             Err(failure) => {
                 line.failure = Some(format!("{failure}\n{world:#?}"));
                 return line;
@@ -158,17 +160,26 @@ fn by_chance(backend: &dyn WarmBackend, check: Check, seed: u64, cases: u32, lin
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let refused = std::cell::Cell::new(0);
+    let counted = std::cell::RefCell::new(line.clone());
     let case = (world::worlds(), proptest::num::u64::ANY.no_shrink());
     let result = runner.run(&case, |(world, request)| match check(backend, &world, request) {
-        Ok(Outcome::Answered) => Ok(()),
-        Ok(Outcome::Refused) => {
-            refused.set(refused.get() + 1);
+        Ok(outcome) => {
+            counted.borrow_mut().count(&outcome);
             Ok(())
         }
         Err(failure) => Err(TestCaseError::fail(failure)),
     });
-    line.cases += cases;
-    line.refused += refused.get();
+    *line = counted.into_inner();
     line.failure = result.err().map(|error| error.to_string());
+}
+
+impl Line {
+    fn count(&mut self, outcome: &Outcome) {
+        self.cases += 1;
+        match outcome {
+            Outcome::Answered => {}
+            Outcome::Empty => self.empty += 1,
+            Outcome::Refused => self.refused += 1,
+        }
+    }
 }

@@ -18,17 +18,31 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// A request with a range of time and a filter, or without.
+    /// A request with a range of time and a filter, or without. Mostly one that some rows match.
     pub(super) fn request(&mut self, op: Op) -> Request {
         let mut request = Request::new(op);
+        for _ in 0..8 {
+            self.narrow(&mut request);
+            if self.chance.percent(5) || !self.oracle.matching(&request).is_empty() {
+                break;
+            }
+        }
+        request
+    }
+
+    fn narrow(&mut self, request: &mut Request) {
+        (request.time, request.filter) = (TimeRange::ALL, None);
         if self.chance.percent(60) {
-            let bound = |maker: &mut Self| maker.chance.percent(70).then(|| maker.time());
-            request.time = TimeRange { start: bound(self), end: bound(self) };
+            let mut bounds = [self.time(), self.time()];
+            if self.chance.percent(90) {
+                bounds.sort_unstable();
+            }
+            let [start, end] = bounds.map(|bound| self.chance.percent(70).then_some(bound));
+            request.time = TimeRange { start, end };
         }
         if self.chance.percent(70) {
             request.filter = Some(self.predicate(3));
         }
-        request
     }
 
     pub(super) fn fetch(&mut self) -> Op {
@@ -38,13 +52,25 @@ impl Maker<'_> {
     }
 
     pub(super) fn top_k(&mut self) -> Op {
-        let order = (0..self.chance.below(4)).map(|_| SortKey {
-            column: self.column(),
-            descending: self.chance.percent(50),
-            nulls_first: self.chance.percent(50),
+        let order = (0..self.chance.below(4)).map(|_| {
+            loop {
+                let key = SortKey {
+                    column: self.column(),
+                    descending: self.chance.percent(50),
+                    nulls_first: self.chance.percent(50),
+                };
+                // Otherwise nearly half of the requests would be refused.
+                if !self.oracle.refuses_order(&[key], 1) || self.chance.percent(3) {
+                    break key;
+                }
+            }
         });
         let order = order.collect::<Vec<_>>();
-        let k = self.chance.pick(&[0, 1, 2, 10, 33, 100, 1024, 1025]);
+        let k = match self.chance.below(20) {
+            0 => 0,
+            1 => 1025,
+            _ => self.chance.pick(&[1, 2, 10, 33, 100, 1024]),
+        };
         Op::TopK { order, k, columns: self.columns() }
     }
 
