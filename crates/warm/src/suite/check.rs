@@ -399,6 +399,51 @@ pub(super) fn eviction(
     Ok(Outcome::Answered)
 }
 
+/// Whether requests that race each other, seals and evictions are answered exactly, or told that a
+/// segment is gone.
+pub(super) fn races(
+    backend: &dyn WarmBackend,
+    world: &World,
+    seed: u64,
+) -> Result<Outcome, Failure> {
+    let used = backend.stats().used_bytes;
+    let setting = Setting::new(backend, world)?;
+    let request = setting.maker(world, seed).request(Op::Count);
+    let filter = request.filter.as_ref();
+    if filter.is_some_and(|filter| setting.oracle.refuses_predicate(filter)) {
+        return Ok(Outcome::Refused);
+    }
+    let expected = setting.oracle.matching(&request).len() as u64;
+    let ask = || {
+        for _ in 0..4 {
+            match setting.run(&request) {
+                Ok(Answer { output: Output::Count(found), .. }) if found == expected => {}
+                Err(WarmError::Evicted { .. }) => {}
+                outcome => return Err(format!("{outcome:?}, expected {expected}\n{request:#?}")),
+            }
+        }
+        Ok(())
+    };
+    let seal = || {
+        let rows = world.segments();
+        let batches = rows.first().map(|rows| world.batches(rows)).unwrap_or_default();
+        backend.seal(&setting.table, &batches).map(|_| ()).map_err(text)
+    };
+    std::thread::scope(|scope| {
+        let others = [scope.spawn(ask), scope.spawn(ask), scope.spawn(seal)];
+        let mut outcomes = vec![ask()];
+        for segment in &setting.segments {
+            backend.evict(segment);
+        }
+        let joined = others
+            .map(|other| other.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())));
+        outcomes.extend(joined);
+        outcomes.into_iter().collect::<Result<(), _>>()
+    })?;
+    expect("bytes in use after all", &backend.stats().used_bytes, &used)?;
+    Ok(if expected == 0 { Outcome::Empty } else { Outcome::Answered })
+}
+
 /// Whether a request that nobody waits for any more ends.
 pub(super) fn cancel(
     backend: &dyn WarmBackend,

@@ -107,7 +107,7 @@ type Failure = String;
 
 type Check = fn(&dyn WarmBackend, &World, u64) -> Result<Outcome, Failure>;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("statistics", check::statistics),
     ("count", check::count),
     ("fetch", check::fetch),
@@ -116,6 +116,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("last_per_key", check::last_per_key),
     ("impossible", check::impossible),
     ("eviction", check::eviction),
+    ("races", check::races),
     ("cancel", check::cancel),
 ];
 
@@ -142,7 +143,7 @@ fn line(
     for (number, rows) in EDGES.into_iter().enumerate() {
         let seed = seed.wrapping_add(number as u64);
         let world = World::of_rows(seed, rows);
-        match check(backend, &world, seed) {
+        match unwound(|| check(backend, &world, seed)) {
             Ok(outcome) => line.count(&outcome),
             Err(failure) => {
                 line.failure = Some(format!("{failure}\n{world:#?}"));
@@ -162,15 +163,23 @@ fn by_chance(backend: &dyn WarmBackend, check: Check, seed: u64, cases: u32, lin
     let mut runner = TestRunner::new_with_rng(config, rng);
     let counted = std::cell::RefCell::new(line.clone());
     let case = (world::worlds(), proptest::num::u64::ANY.no_shrink());
-    let result = runner.run(&case, |(world, request)| match check(backend, &world, request) {
-        Ok(outcome) => {
-            counted.borrow_mut().count(&outcome);
-            Ok(())
-        }
-        Err(failure) => Err(TestCaseError::fail(failure)),
-    });
+    let result =
+        runner.run(&case, |(world, request)| match unwound(|| check(backend, &world, request)) {
+            Ok(outcome) => {
+                counted.borrow_mut().count(&outcome);
+                Ok(())
+            }
+            Err(failure) => Err(TestCaseError::fail(failure)),
+        });
     *line = counted.into_inner();
     line.failure = result.err().map(|error| error.to_string());
+}
+
+/// The outcome of a check, or that it panicked.
+fn unwound(check: impl FnOnce() -> Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+    // What the check has seen is dropped with it, but for the backend, which may not panic at all.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check))
+        .unwrap_or_else(|_| Err("the backend panicked".to_owned()))
 }
 
 impl Line {

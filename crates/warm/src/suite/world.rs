@@ -41,6 +41,8 @@ pub(super) struct World {
     nan: bool,
     /// Whether floats may be infinite or near to it.
     huge: bool,
+    /// Whether floats are mostly zeros, the others all of one sign: then zeros are least or greatest.
+    zeros: bool,
     times: Times,
     /// Whether rows of a batch come in order of time.
     in_order: bool,
@@ -66,19 +68,23 @@ pub(super) fn worlds() -> impl Strategy<Value = World> {
     let times =
         prop_oneof![3 => Just(Times::Few), 3 => Just(Times::Regular), 1 => Just(Times::Extreme)];
     let shape = (0..KEYS.len(), vec(size, 0..4), 1_usize..4, select(vec![0_usize, 15, 60, 100]));
-    let content = (1_usize..40, any::<bool>(), any::<bool>(), times, any::<bool>());
+    let floats = (any::<bool>(), any::<bool>(), any::<bool>());
+    let content = (1_usize..40, floats, times, any::<bool>());
     (any::<u64>(), shape, content).prop_map(
-        |(seed, (keys, sizes, batches, nulls), (variety, nan, huge, times, in_order))| World {
-            seed,
-            keys,
-            sizes,
-            batches,
-            nulls,
-            variety,
-            nan,
-            huge,
-            times,
-            in_order,
+        |(seed, (keys, sizes, batches, nulls), (variety, (nan, huge, zeros), times, in_order))| {
+            World {
+                seed,
+                keys,
+                sizes,
+                batches,
+                nulls,
+                variety,
+                nan,
+                huge,
+                zeros: zeros && !huge,
+                times,
+                in_order,
+            }
         },
     )
 }
@@ -96,6 +102,7 @@ impl World {
             variety: 1 + chance.below(10),
             nan: chance.percent(30),
             huge: chance.percent(30),
+            zeros: chance.percent(30),
             times: chance.pick(&[Times::Few, Times::Regular]),
             in_order: chance.percent(50),
         }
@@ -253,6 +260,10 @@ impl World {
         let near = chance.around_zero(1000) as f64 / 10.0;
         if self.nan && chance.percent(10) {
             return chance.pick(&[f64::NAN, -f64::NAN]);
+        }
+        if self.zeros {
+            let other = if self.seed & 8 == 0 { 1.5 } else { -1.5 };
+            return chance.pick(&[0.0, -0.0, 0.0, -0.0, other]);
         }
         if self.huge && chance.percent(20) {
             return chance.pick(&[f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN, 1e300]);
