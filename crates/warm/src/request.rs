@@ -215,12 +215,9 @@ pub enum Function {
     /// The sum of the values, null if there are none.
     ///
     /// Of signed integers an `Int64`, of unsigned ones a `UInt64`, both wrapping around. Of floats a
-    /// `Float64`: see [`Function::Sum`, floats](#sums-of-floats). Not of times, dates, durations,
-    /// booleans and text.
+    /// `Float64`. Not of times, dates, durations, booleans and text.
     ///
-    /// # Sums of floats
-    ///
-    /// The same segments and request give the same bits again. Where the sum of the magnitudes is
+    /// Of floats, the same segments and request give the same bits again. Where the sum of the magnitudes is
     /// finite, the result is within 2⁻⁵⁰ times that sum of the true value (for up to 2³² values).
     /// A NaN, or infinities of both signs, give some NaN; infinities of one sign give that.
     Sum,

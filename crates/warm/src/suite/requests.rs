@@ -21,6 +21,9 @@ impl Maker<'_> {
     /// A request with a range of time and a filter, or without. Mostly one that some rows match.
     pub(super) fn request(&mut self, op: Op) -> Request {
         let mut request = Request::new(op);
+        if self.chance.percent(25) {
+            return request;
+        }
         for _ in 0..8 {
             self.narrow(&mut request);
             if self.chance.percent(5) || !self.oracle.matching(&request).is_empty() {

@@ -67,7 +67,8 @@ pub(super) fn worlds() -> impl Strategy<Value = World> {
     let size = prop_oneof![3 => 0_usize..40, 2 => select(EDGES.to_vec()), 1 => 0_usize..3000];
     let times =
         prop_oneof![3 => Just(Times::Few), 3 => Just(Times::Regular), 1 => Just(Times::Extreme)];
-    let shape = (0..KEYS.len(), vec(size, 0..4), 1_usize..4, select(vec![0_usize, 15, 60, 100]));
+    let sizes = prop_oneof![1 => Just(vec![]), 9 => vec(size, 1..4)];
+    let shape = (0..KEYS.len(), sizes, 1_usize..4, select(vec![0_usize, 15, 60, 100]));
     let floats = (any::<bool>(), any::<bool>(), any::<bool>());
     let content = (1_usize..40, floats, times, any::<bool>());
     (any::<u64>(), shape, content).prop_map(
@@ -90,15 +91,16 @@ pub(super) fn worlds() -> impl Strategy<Value = World> {
 }
 
 impl World {
-    /// A world of one segment, with another of the same size if there are few rows.
-    pub(super) fn of_rows(seed: u64, rows: usize) -> Self {
+    /// A world of one segment, with another of the same size if there are few rows. A plain one has neither keys
+    /// nor nulls.
+    pub(super) fn of_rows(seed: u64, rows: usize, plain: bool) -> Self {
         let mut chance = Chance::new(seed);
         Self {
             seed,
-            keys: chance.below(KEYS.len()),
-            sizes: vec![rows; if rows < 100 { 2 } else { 1 }],
+            keys: if plain { 0 } else { chance.below(KEYS.len()) },
+            sizes: vec![rows; if rows < 100 && !plain { 2 } else { 1 }],
             batches: 1 + chance.below(3),
-            nulls: chance.pick(&[0, 15]),
+            nulls: if plain { 0 } else { chance.pick(&[0, 15]) },
             variety: 1 + chance.below(10),
             nan: chance.percent(30),
             huge: chance.percent(30),
