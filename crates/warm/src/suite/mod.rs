@@ -23,11 +23,13 @@
 //! assert!(report.passed());
 //! ```
 
+mod answers;
 mod arrays;
 mod chance;
-mod check;
+mod life;
 mod oracle;
 mod requests;
+mod setting;
 mod totals;
 mod world;
 
@@ -109,16 +111,16 @@ type Failure = String;
 type Check = fn(&dyn WarmBackend, &World, u64) -> Result<Outcome, Failure>;
 
 const CHECKS: [(&str, Check); 10] = [
-    ("statistics", check::statistics),
-    ("count", check::count),
-    ("fetch", check::fetch),
-    ("aggregate", check::aggregate),
-    ("top_k", check::top_k),
-    ("last_per_key", check::last_per_key),
-    ("impossible", check::impossible),
-    ("eviction", check::eviction),
-    ("races", check::races),
-    ("cancel", check::cancel),
+    ("statistics", life::statistics),
+    ("count", answers::count),
+    ("fetch", answers::fetch),
+    ("aggregate", answers::aggregate),
+    ("top_k", answers::top_k),
+    ("last_per_key", answers::last_per_key),
+    ("impossible", answers::impossible),
+    ("eviction", life::eviction),
+    ("races", life::races),
+    ("cancel", life::cancel),
 ];
 
 /// Runs every check in all edge sizes, and then in so many cases of chance.
