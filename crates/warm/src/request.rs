@@ -217,9 +217,10 @@ pub enum Function {
     /// Of signed integers an `Int64`, of unsigned ones a `UInt64`, both wrapping around. Of floats a
     /// `Float64`. Not of times, dates, durations, booleans and text.
     ///
-    /// Of floats, the same segments and request give the same bits again. Where the sum of the magnitudes is
-    /// finite, the result is within 2⁻⁵⁰ times that sum of the true value (for up to 2³² values).
-    /// A NaN, or infinities of both signs, give some NaN; infinities of one sign give that.
+    /// Of floats, the same segments and request give the same bits again, and the sum is within 2⁻⁵⁰
+    /// times the sum of the magnitudes of the true value, for up to 2³² values. A NaN, or infinities of
+    /// both signs, give some NaN; infinities of one sign give that. Where the magnitudes of the finite values
+    /// add up to more than the greatest float, it is what some order of adding gives.
     Sum,
     /// The least value, in the column's type, null if there are none.
     ///

@@ -7,8 +7,8 @@
 #[derive(Debug, Clone, Default)]
 pub(super) struct Total {
     parts: Vec<f64>,
-    /// The sum of the magnitudes, rounded.
-    pub(super) magnitude: f64,
+    /// The sum of the magnitudes of the finite values, rounded.
+    magnitude: f64,
     nan: bool,
     infinite: [bool; 2],
     pub(super) values: u64,
@@ -17,7 +17,6 @@ pub(super) struct Total {
 impl Total {
     pub(super) fn add(&mut self, value: f64) {
         self.values += 1;
-        self.magnitude += value.abs();
         self.nan |= value.is_nan();
         if value.is_infinite() {
             self.infinite[usize::from(value > 0.0)] = true;
@@ -25,6 +24,7 @@ impl Total {
         if !value.is_finite() {
             return;
         }
+        self.magnitude += value.abs();
         let mut carried = value;
         let mut parts = Vec::with_capacity(self.parts.len() + 1);
         for &part in &self.parts {
@@ -45,10 +45,10 @@ impl Total {
     pub(super) fn admits(&self, sum: f64) -> bool {
         match (self.nan, self.infinite) {
             (true, _) | (_, [true, true]) => sum.is_nan(),
-            (_, [true, false]) => sum == f64::NEG_INFINITY,
-            (_, [false, true]) => sum == f64::INFINITY,
             // Whoever adds in another order may pass the greatest float on the way.
             _ if self.magnitude.is_infinite() => true,
+            (_, [true, false]) => sum == f64::NEG_INFINITY,
+            (_, [false, true]) => sum == f64::INFINITY,
             _ => {
                 let exact = self.parts.iter().sum::<f64>();
                 let bound = self.magnitude * 2_f64.powi(-50);
