@@ -155,7 +155,8 @@ pub enum Unsupported {
         /// How many.
         k: usize,
     },
-    /// The distinct texts or keys of a table are too many or too long to be kept for its lifetime.
+    /// The distinct texts or keys of a table are too many or too long to be kept for its lifetime. Later
+    /// seals of the table are likely to be refused too.
     DictionaryFull {
         /// Name of the column, or of the first key column.
         column: String,

@@ -104,8 +104,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`WarmError::OutOfMemory`] if evicting everything would not help, or does not yet, because
-    /// segments are being read.
+    /// [`WarmError::OutOfMemory`] if evicting every segment that nobody reads is not enough.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, WarmError> {
         let limit = self.limit();
         if bytes > limit {
@@ -199,11 +198,13 @@ impl Ledger {
         }
     }
 
-    /// Evicts one segment, one that nobody reads if there is one; tells whether there was any.
+    /// Evicts the segment not used for longest of those that nobody reads; tells whether there was one.
+    ///
+    /// One that is read would not give its bytes back yet.
     fn evict_one(&self) -> bool {
         let live = self.live();
-        let oldest = live.iter().min_by_key(|segment| (segment.is_in_use(), segment.used_at()));
-        oldest.is_some_and(|segment| self.evict(segment))
+        let idle = live.iter().filter(|segment| !segment.is_in_use());
+        idle.min_by_key(|segment| segment.used_at()).is_some_and(|segment| self.evict(segment))
     }
 
     fn live(&self) -> Vec<Arc<Segment>> {

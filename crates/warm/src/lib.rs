@@ -44,6 +44,48 @@
 //! [`seal`](WarmBackend::seal) and [`run`](WarmBackend::run) work until they are done, on the thread
 //! that calls them: call them where blocking is allowed. Who wants more cores for a request gives
 //! each of them some of the segments; partial states, counts and last rows can be merged.
+//!
+//! The budget of a backend is for segments. What a request needs while it runs (rows picked, groups,
+//! the answer) is the caller's to bound, by asking about fewer segments at a time.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arrow::array::{Float64Array, RecordBatch, StringArray, TimestampSecondArray};
+//! use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+//! use tidelog_warm::{
+//!     Comparison, HostBackend, Op, Output, Predicate, Request, TableSpec, TimeRange, Value,
+//!     WarmBackend, WarmTable,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let schema = Arc::new(Schema::new(vec![
+//!     Field::new("host", DataType::Utf8, false),
+//!     Field::new("time", DataType::Timestamp(TimeUnit::Second, None), false),
+//!     Field::new("load", DataType::Float64, true),
+//! ]));
+//! let batch = RecordBatch::try_new(
+//!     Arc::clone(&schema),
+//!     vec![
+//!         Arc::new(StringArray::from(vec!["a", "b", "a"])),
+//!         Arc::new(TimestampSecondArray::from(vec![1, 2, 3])),
+//!         Arc::new(Float64Array::from(vec![Some(0.5), None, Some(0.7)])),
+//!     ],
+//! )?;
+//!
+//! let backend = HostBackend::new(64 << 20);
+//! let table = WarmTable::new(TableSpec::try_new(schema, 1, vec![0])?);
+//! let segment = backend.seal(&table, &[batch])?;
+//!
+//! let busy = Predicate::compare(2, Comparison::Greater, Value::Float64(0.4));
+//! let request = Request::new(Op::Count).with_time(TimeRange::new(0, 3)).with_filter(busy);
+//! let answer = backend.run(&table, &[segment], &request)?;
+//! assert!(matches!(answer.output, Output::Count(1)));
+//! # Ok(())
+//! # }
+//! ```
 
 mod answer;
 mod backend;
