@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::chance::Chance;
 use super::oracle::Oracle;
-use super::world::{DECIMAL, Row, TIME, World};
+use super::world::{DECIMAL, Row, TIME, VARIOUS, World};
 use crate::request::{
     Aggregate, Comparison, FetchOrder, Function, Group, Op, Predicate, Request, SortKey, TimeRange,
 };
@@ -82,7 +82,10 @@ impl Maker<'_> {
             .chance
             .percent(50)
             .then(|| (0..self.chance.below(6)).map(|_| self.key()).collect::<Vec<_>>());
-        Op::LastPerKey { columns: self.columns(), keys }
+        let mut columns = self.columns();
+        // Without values that differ, it does not show which of equal rows it is.
+        columns.extend(VARIOUS);
+        Op::LastPerKey { columns, keys }
     }
 
     pub(super) fn aggregate(&mut self) -> Op {

@@ -20,6 +20,9 @@ pub(super) const TIME: usize = 4;
 /// Number of a column that no segment holds.
 pub(super) const DECIMAL: usize = 5;
 
+/// Numbers of columns in which rows mostly differ.
+pub(super) const VARIOUS: [usize; 2] = [6, 8];
+
 /// The key columns that a world may have.
 const KEYS: [&[usize]; 6] = [&[], &[0], &[2, 1], &[1, 0, 2], &[3], &[10, 0]];
 
@@ -57,6 +60,8 @@ enum Times {
     Regular,
     /// The least and greatest of all, and between.
     Extreme,
+    /// Nearly all the same, so that keys end at the same time in several segments.
+    Same,
 }
 
 /// A row: a value for each column.
@@ -65,8 +70,8 @@ pub(super) type Row = Vec<Value>;
 /// Worlds of all kinds.
 pub(super) fn worlds() -> impl Strategy<Value = World> {
     let size = prop_oneof![3 => 0_usize..40, 2 => select(EDGES.to_vec()), 1 => 0_usize..3000];
-    let times =
-        prop_oneof![3 => Just(Times::Few), 3 => Just(Times::Regular), 1 => Just(Times::Extreme)];
+    let times = prop_oneof![3 => Just(Times::Few), 3 => Just(Times::Regular), 1 => Just(Times::Extreme),
+        2 => Just(Times::Same)];
     let sizes = prop_oneof![1 => Just(vec![]), 9 => vec(size, 1..4)];
     let shape = (0..KEYS.len(), sizes, 1_usize..4, select(vec![0_usize, 15, 60, 100]));
     let floats = (any::<bool>(), any::<bool>(), any::<bool>());
@@ -105,7 +110,7 @@ impl World {
             nan: chance.percent(30),
             huge: chance.percent(30),
             zeros: chance.percent(30),
-            times: chance.pick(&[Times::Few, Times::Regular]),
+            times: chance.pick(&[Times::Few, Times::Regular, Times::Same]),
             in_order: chance.percent(50),
         }
     }
@@ -205,6 +210,7 @@ impl World {
                 let step = i64::try_from(row).unwrap_or(0) * 10;
                 1_700_000_000_000 + step + chance.around_zero(100)
             }
+            Times::Same => i64::from(chance.percent(3)),
             Times::Extreme => {
                 let near = chance.around_zero(5);
                 chance.pick(&[i64::MIN, i64::MIN + 1, -1, 0, near, i64::MAX - 1, i64::MAX])
