@@ -108,7 +108,7 @@ fn a_series_is_laid_out_in_the_background() {
             let store = store.with_mode(Mode::Shared).create().await.unwrap();
             let options = SeriesOptions::default().with_key_columns(["key"]);
             store.root().create_series(PATH, options).await.unwrap();
-            store.root().set_series_layout(PATH, change.clone()).await.unwrap();
+            store.root().set_series_layout(PATH, change).await.unwrap();
             let began = Instant::now();
             let mut versions = 0;
             // Merged files are those of several versions; each merge of eight leaves the rest.
@@ -123,7 +123,8 @@ fn a_series_is_laid_out_in_the_background() {
                     let (start, end) = (file.range.start(), file.range.end());
                     same("partition", &true, &drawn.layout.partition.holds(start, end)).unwrap();
                 }
-                if versions >= 64 && !merged.is_empty() && drawn.files.len() < versions as usize {
+                let appended = usize::try_from(versions).unwrap();
+                if versions >= 64 && !merged.is_empty() && drawn.files.len() < appended {
                     break;
                 }
                 assert!(began.elapsed() < PATIENCE, "{change:?}: nothing is merged");

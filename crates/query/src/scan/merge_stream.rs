@@ -10,10 +10,8 @@ use datafusion::physical_plan::stream::{EmptyRecordBatchStream, RecordBatchStrea
 use futures::StreamExt;
 use tidelog_merge::{MergeSpec, Merger, Step};
 
-/// With more inputs, read-ahead would hold too many batches.
-const READ_AHEAD_INPUTS_MAX: usize = 32;
-
-/// Merges sorted streams; the output keeps the first `columns` of the inputs' columns.
+/// Merges sorted streams, which are read a batch ahead; of many, each is to give fewer rows at once. The
+/// output keeps the first `columns` of the inputs' columns.
 pub(crate) fn merged(
     spec: MergeSpec,
     inputs: Vec<SendableRecordBatchStream>,
@@ -22,9 +20,8 @@ pub(crate) fn merged(
     let spec = spec.with_output_columns(columns);
     let schema = Arc::clone(spec.output_schema());
     let merger = Merger::try_new(spec, inputs.len()).map_err(external)?;
-    let may_read_ahead = inputs.len() <= READ_AHEAD_INPUTS_MAX;
     let inputs = inputs.into_iter().map(Input::new).collect();
-    let state = MergeState { merger, inputs, may_read_ahead };
+    let state = MergeState { merger, inputs, is_read_ahead: false };
     let stream = futures::stream::try_unfold(state, |mut state| async move {
         let batch = state.next().await?;
         Ok(batch.map(|batch| (batch, state)))
@@ -35,8 +32,8 @@ pub(crate) fn merged(
 struct MergeState {
     merger: Merger,
     inputs: Vec<Input>,
-    /// Whether inputs may be read ahead, and are not yet.
-    may_read_ahead: bool,
+    /// Whether inputs are read ahead.
+    is_read_ahead: bool,
 }
 
 /// An input of a merge.
@@ -75,9 +72,9 @@ impl MergeState {
     /// The next batch of an input. When one wants its second, all are read ahead: files are decoded beside
     /// the merge then, and a small read starts no task.
     async fn fetch(&mut self, input: usize) -> Option<Result<RecordBatch>> {
-        if self.may_read_ahead && self.inputs[input].has_begun {
+        if !self.is_read_ahead && self.inputs[input].has_begun {
             self.inputs.iter_mut().for_each(Input::read_ahead);
-            self.may_read_ahead = false;
+            self.is_read_ahead = true;
         }
         let input = &mut self.inputs[input];
         input.has_begun = true;
