@@ -43,7 +43,7 @@ use crate::backend::WarmBackend;
 use world::World;
 
 /// Numbers of rows around the sizes of warps, blocks and words. Each check sees each of them
-/// three times, once without keys and nulls.
+/// three times, once without keys and nulls, and once with equal times in two segments.
 const EDGES: [usize; 16] = [0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 255, 256, 257, 1023, 1024, 1025];
 
 /// What the suite found.
@@ -145,8 +145,12 @@ fn line(
     let mut line = Line { check: name, cases: 0, refused: 0, empty: 0, failure: None };
     for number in 0..3 * EDGES.len() {
         let seed = seed.wrapping_add(number as u64);
-        let (rows, plain) = (EDGES[number / 3], number % 3 == 0);
-        let world = World::of_rows(seed, rows, plain);
+        let rows = EDGES[number / 3];
+        let world = match number % 3 {
+            0 => World::of_rows(seed, rows, true),
+            1 => World::of_rows(seed, rows, false),
+            _ => World::of_ties(seed, rows),
+        };
         match unwound(|| check(backend, &world, seed)) {
             Ok(outcome) => line.count(&outcome),
             Err(failure) => {

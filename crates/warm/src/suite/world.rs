@@ -60,7 +60,8 @@ enum Times {
     Regular,
     /// The least and greatest of all, and between.
     Extreme,
-    /// Nearly all the same, so that keys end at the same time in several segments.
+    /// Nearly all the same, so that keys end at the same time in several segments; in some of these other keys
+    /// end later.
     Same,
 }
 
@@ -115,6 +116,20 @@ impl World {
         }
     }
 
+    /// A world of two segments of so many rows, in which few keys end at the same time, though the first
+    /// segment mostly ends later.
+    pub(super) fn of_ties(seed: u64, rows: usize) -> Self {
+        Self {
+            seed: (seed & !0xf00) | 0x100,
+            keys: 1,
+            sizes: vec![rows; 2],
+            nulls: 0,
+            variety: 3,
+            times: Times::Same,
+            ..Self::of_rows(seed, rows, false)
+        }
+    }
+
     /// Numbers of the key columns.
     pub(super) fn keys(&self) -> &'static [usize] {
         KEYS[self.keys]
@@ -165,7 +180,7 @@ impl World {
             for row in 0..size {
                 let field = |(column, field): (usize, &Arc<Field>)| {
                     if column == TIME {
-                        return Value::Int(self.time(number * 50 + row, &mut chance));
+                        return Value::Int(self.time(number, row, &mut chance));
                     }
                     if chance.percent(self.nulls) {
                         return Value::Null;
@@ -203,14 +218,17 @@ impl World {
         batches
     }
 
-    fn time(&self, row: usize, chance: &mut Chance) -> i64 {
+    fn time(&self, segment: usize, row: usize, chance: &mut Chance) -> i64 {
         match self.times {
             Times::Few => chance.around_zero(20),
             Times::Regular => {
-                let step = i64::try_from(row).unwrap_or(0) * 10;
+                let step = i64::try_from(segment * 50 + row).unwrap_or(0) * 10;
                 1_700_000_000_000 + step + chance.around_zero(100)
             }
-            Times::Same => i64::from(chance.percent(3)),
+            Times::Same => {
+                let some_differ = (self.seed >> (8 + segment)) & 1 == 1;
+                i64::from(some_differ && chance.percent(3))
+            }
             Times::Extreme => {
                 let near = chance.around_zero(5);
                 chance.pick(&[i64::MIN, i64::MIN + 1, -1, 0, near, i64::MAX - 1, i64::MAX])
