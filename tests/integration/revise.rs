@@ -326,6 +326,37 @@ fn a_restore_that_loses_to_a_delete_doubles_no_row() {
     });
 }
 
+/// A file that came and went while a vacuum looked for what to delete is no orphan: it took it for one, and
+/// asked nobody whether it is being read.
+#[test]
+fn a_file_that_comes_and_goes_during_a_vacuum_stays_for_who_reads_it() {
+    runtime().block_on(async {
+        let place = memory();
+        let slow = FaultStore::new(Arc::clone(&place));
+        let shared: Arc<dyn ObjectStore> = Arc::new(slow.clone());
+        let store = builder(&shared).create().await.unwrap();
+        append(&store, 1, 0..10).await;
+        let looking = Fault::new(FaultError::Generic).on(Operation::List).at_path("series");
+        let hold = slow.hold(looking);
+        let vacuuming = tokio::spawn({
+            let store = store.clone();
+            async move { store.vacuum(&at_once()).await }
+        });
+        hold.reached().await;
+        append(&store, 2, 10..20).await;
+        let reading = store.root().read_series_all(PATH).await.unwrap();
+        assert_eq!(store.compact(PATH).await.unwrap().series[0].merges.len(), 1);
+        hold.release();
+        let report = vacuuming.await.unwrap().unwrap();
+        assert_eq!(report.total().files, 0, "{report:?}");
+        let batches = reading.try_collect::<Vec<_>>().await.unwrap();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 20);
+        drop(batches);
+        assert_eq!(store.vacuum(&at_once()).await.unwrap().replaced.files, 2);
+        intact(&place).await.unwrap();
+    });
+}
+
 #[test]
 fn more_files_than_can_be_open_at_once_are_merged_first() {
     const FILES: i64 = 80;

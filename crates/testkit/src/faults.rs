@@ -252,7 +252,7 @@ impl FaultStore {
     }
 
     /// Lets the request wait that such a fault would strike, from now on, before it takes effect; it does
-    /// not fail. Only puts, gets and deletes can be held.
+    /// not fail.
     #[must_use]
     pub fn hold(&self, at: Fault) -> Hold {
         let hold = Hold::new();
@@ -374,7 +374,7 @@ impl FaultStore {
         path: &str,
         work: BoxStream<'static, Result<T>>,
     ) -> BoxStream<'static, Result<T>> {
-        let Verdict { hold: _, wait, linger, fault } = self.judge(Operation::List, path);
+        let Verdict { hold, wait, linger, fault } = self.judge(Operation::List, path);
         let faulty = match fault {
             None => {
                 let lingering = stream::once(stall(linger)).filter_map(|()| async { None });
@@ -386,10 +386,13 @@ impl FaultStore {
             }
             Some((_, error)) => stream::iter([Err(error.make(path))]).boxed(),
         };
-        match wait {
-            None => faulty,
-            Some(wait) => tokio::time::sleep(wait).map(move |()| faulty).flatten_stream().boxed(),
-        }
+        let before = async move {
+            stall(wait).await;
+            if let Some(hold) = hold {
+                hold.pass().await;
+            }
+        };
+        before.map(move |()| faulty).flatten_stream().boxed()
     }
 }
 
@@ -518,7 +521,10 @@ impl ObjectStore for FaultStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.run_stream(prefix.map_or("", Path::as_ref), self.inner.list(prefix))
+        // Some stores look when they are asked for the stream, and not when it is read.
+        let (inner, below) = (Arc::clone(&self.inner), prefix.cloned());
+        let work = stream::once(async move { inner.list(below.as_ref()) }).flatten().boxed();
+        self.run_stream(prefix.map_or("", Path::as_ref), work)
     }
 
     fn list_with_offset(

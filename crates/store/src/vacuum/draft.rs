@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidelog_core::{CommitVersion, NodeId};
 use tidelog_oplog::{FileOp, FileRow, Row, StoreOp};
 
-use super::Doomed;
+use super::{Doomed, VacuumReason};
 use crate::commit::{Draft, Rejected};
 
 /// Files by the objects that they lie in.
@@ -18,6 +18,7 @@ impl Draft<'_> {
     pub(crate) async fn add_vacuum_files(&mut self, doomed: &[Doomed]) -> Result<(), Rejected> {
         let added: HashSet<Arc<str>> = self.rows.iter().filter_map(object_of).collect();
         let mut of_node: Option<(NodeId, ByObject)> = None;
+        let mut ever: Option<(NodeId, HashSet<Arc<str>>)> = None;
         let (mut objects, mut removes) = (Vec::new(), Vec::new());
         for one in doomed.iter().filter(|one| !added.contains(one.location.as_ref())) {
             let known = of_node.as_ref().is_some_and(|(node, _)| *node == one.node);
@@ -31,6 +32,16 @@ impl Draft<'_> {
                     removes.push(Arc::clone(row));
                 }
                 Some(_) => continue,
+                // It may have come and gone since: then somebody may read it.
+                None if one.reason == VacuumReason::Orphan => {
+                    if ever.as_ref().is_none_or(|(node, _)| *node != one.node) {
+                        ever = Some((one.node, self.objects_ever(one.node).await?));
+                    }
+                    let ever = ever.as_ref().map(|(_, objects)| objects);
+                    if ever.is_some_and(|objects| objects.contains(one.location.as_ref())) {
+                        continue;
+                    }
+                }
                 None => {}
             }
             objects.push(one.location.to_string());
@@ -49,6 +60,12 @@ impl Draft<'_> {
     async fn live_files(&self, node: NodeId) -> Result<ByObject, Rejected> {
         let series = self.log.series(&self.base, node).await?;
         Ok(series.files().map(|row| (Arc::clone(&row.location), Arc::clone(row))).collect())
+    }
+
+    /// The objects that are, or were, part of a series.
+    async fn objects_ever(&self, node: NodeId) -> Result<HashSet<Arc<str>>, Rejected> {
+        let rows = self.log.file_rows(&self.base, node).await?.into_iter();
+        Ok(rows.map(|row| row.location).collect())
     }
 
     /// Refuses files that were put since the commit `since` was still to come, and may have been deleted
