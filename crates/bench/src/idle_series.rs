@@ -1,8 +1,9 @@
 //! Very many series of one writer alone: how often it commits, and what a series costs that rests.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::generate::sensors::{self, Sensors};
@@ -36,9 +37,15 @@ const ABOUT: &str = "A store that this process has for itself, on the local disk
     each of many series, awaited one after the other, until all is in files; then the same to as many others, and \
     again. Commits are those of the log, those of upkeep included. What a series costs that rests is by how much \
     resident memory has grown from some seconds after the first round to some seconds after the last, so that what \
-    the program needs anyway is left out, and so are caches: with that budget the first round fills them.";
+    the program needs anyway is left out, and so are caches: with that budget the first round fills them. The \
+    allocator gives back what is free at once (MIMALLOC_PURGE_DELAY=0), so that memory is what is used.";
+/// Delay of the allocator in giving memory back, in milliseconds; it is read when the program starts.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
 pub(crate) async fn run(args: &IdleSeriesArgs, common: &Common) -> Result<()> {
+    if !cfg!(test) && std::env::var_os(PURGE_DELAY).is_none() {
+        return again_without_free_memory();
+    }
     let mut document = Document::new("idle-series", "Very many series at rest", ABOUT, common);
     document.parameter("series of each round", args.series);
     document.parameter("rounds after the first", args.rounds);
@@ -73,6 +80,14 @@ pub(crate) async fn run(args: &IdleSeriesArgs, common: &Common) -> Result<()> {
     let expected = (rounds + 1) * each * args.rows;
     document.check("rows of all series", found == expected, format!("{found} of {expected}"));
     document.finish(common)
+}
+
+/// Runs this program with the same arguments in a process that holds no free memory.
+fn again_without_free_memory() -> Result<()> {
+    let mut program = Command::new(std::env::current_exe()?);
+    let status = program.args(std::env::args_os().skip(1)).env(PURGE_DELAY, "0").status()?;
+    ensure!(status.success(), "the workload failed: {status}");
+    Ok(())
 }
 
 fn note_memory(document: &mut Document, series: usize, bytes: u64) {

@@ -39,6 +39,10 @@ impl Outcome {
         self.samples.iter().map(|sample| sample.ms).collect()
     }
 
+    pub(crate) fn answers(&self) -> Vec<Option<(usize, f64)>> {
+        self.samples.iter().map(|sample| sample.answer).collect()
+    }
+
     pub(crate) fn median_ms(&self) -> Option<f64> {
         crate::stats::Summary::of(&self.times_ms()).map(|summary| summary.p50)
     }

@@ -174,7 +174,7 @@ async fn tsbs_size_runs_small() -> Result<()> {
         tsbs_size::TsbsSizeArgs { hosts: 4, steps: 700, batch_steps: 300, rounds: 1, warmups: 0 };
     tsbs_size::run(&args, &folder.common).await?;
     let document = load(&folder.common.results.join("tsbs-size.json"))?;
-    assert_eq!((document.figures.len(), document.checks.len()), (6, 3));
+    assert_eq!((document.figures.len(), document.checks.len()), (12, 8));
     assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
     Ok(())
 }

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
 use clap::Args;
 
 use crate::generate::tsbs::{self, Cpu};
 use crate::options::Common;
 use crate::results::Document;
-use crate::rounds::{Contestant, Sample, interleave, median_of};
+use crate::rounds::{Contestant, Outcome, Sample, interleave, median_of};
 use crate::staged;
+use crate::stats::geometric_mean;
 use crate::tidelog_side::Tidelog;
+use crate::tsbs::queries::{self, Dialect, Extent, OF_ONE_HOST, Query};
 
 const BY_TIME: &str = "by time";
 const BY_KEY: &str = "by key,time";
@@ -51,7 +53,7 @@ pub(crate) struct TsbsSizeArgs {
 
 const ABOUT: &str = "The cpu-only data of the Time Series Benchmark Suite in series that are laid out in different ways, each \
     compacted: by time, by host and time, the same with whole numbers stored as such, and as a series for each host. What \
-    their files take; then all rows in order of event time, and questions about one host and one hour, by both orders.";
+    their files take; then all rows in order of event time, and the suite's questions about one host, by both orders.";
 
 /// A way to lay out the rows.
 struct Way {
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: &TsbsSizeArgs, common: &Common) -> Result<()> {
     let sum = fill(&tidelog, args, common.seed).await?;
     sizes(&tidelog, args, &mut document).await?;
     reads(&tidelog, args, sum, &mut document).await?;
-    questions(&tidelog, args, &mut document).await?;
+    questions(&tidelog, args, common.seed, &mut document).await?;
     document.finish(common)
 }
 
@@ -153,27 +155,49 @@ async fn reads(
     Ok(())
 }
 
-async fn questions(tidelog: &Tidelog, args: &TsbsSizeArgs, document: &mut Document) -> Result<()> {
-    let ask = |path, name| {
-        let (tidelog, hosts) = (tidelog.clone(), args.hosts);
-        Box::new(Ask { tidelog, path, name, hosts, asked: 0 })
-    };
-    let mut contestants: Vec<Box<dyn Contestant>> =
-        vec![ask("/time", BY_TIME), ask("/key", BY_KEY)];
-    let rounds = args.rounds * 3;
-    let outcomes = interleave(&mut contestants, args.warmups, rounds).await?;
-    for outcome in &outcomes {
-        document.measure("a question about one host", &outcome.name, "ms", &outcome.times_ms());
+/// The suite's questions about one host, each about several hosts and windows.
+async fn questions(
+    tidelog: &Tidelog,
+    args: &TsbsSizeArgs,
+    seed: u64,
+    document: &mut Document,
+) -> Result<()> {
+    let rounds = args.rounds.max(1);
+    let hours = i64::try_from(args.steps)? * tsbs::STEP_US / tsbs::HOUR_US;
+    let extent = Extent { hosts: args.hosts, hours: usize::try_from(hours)? };
+    let draws = (0..rounds as u64).map(|draw| queries::all(extent, seed.wrapping_add(draw)));
+    let draws = draws.collect::<Result<Vec<_>>>()?;
+    let mut ratios = Vec::new();
+    for query in OF_ONE_HOST {
+        let asked = draws.iter().flatten().filter(|drawn| drawn.name == query);
+        let asked: Vec<&Query> = asked.collect();
+        let ask = |path: &str, name| {
+            let table = format!("\"{path}\"");
+            let sql = asked.iter().map(|query| query.sql_on(Dialect::Tidelog, &table)).collect();
+            Box::new(Ask { tidelog: tidelog.clone(), name, statements: sql, asked: 0 })
+        };
+        let mut contestants: Vec<Box<dyn Contestant>> =
+            vec![ask("/time", BY_TIME), ask("/key", BY_KEY)];
+        let outcomes = interleave(&mut contestants, args.warmups, rounds).await?;
+        for outcome in &outcomes {
+            document.measure(query, &outcome.name, "ms", &outcome.times_ms());
+        }
+        let answers: Vec<Vec<_>> = outcomes.iter().map(Outcome::answers).collect();
+        let same = answers.windows(2).all(|pair| pair[0] == pair[1]);
+        document.check(&format!("answers to {query} by both orders"), same, format!("{rounds}"));
+        let medians = (median_of(&outcomes, BY_KEY), median_of(&outcomes, BY_TIME));
+        let (Some(by_key), Some(by_time)) = medians else { continue };
+        document.figure(
+            &format!("{query}, p50 by key,time ÷ by time"),
+            "×",
+            by_key / by_time,
+            None,
+        );
+        ratios.push(by_key / by_time);
     }
-    let answers = |name: &str| -> Vec<Option<(usize, f64)>> {
-        let of_name = outcomes.iter().filter(|outcome| outcome.name == name);
-        of_name.flat_map(|outcome| outcome.samples.iter().map(|sample| sample.answer)).collect()
-    };
-    let same = answers(BY_TIME) == answers(BY_KEY);
-    document.check("answers by both orders", same, format!("{rounds} questions"));
-    let (by_time, by_key) = (median_of(&outcomes, BY_TIME), median_of(&outcomes, BY_KEY));
-    let what = "p50 of a question about one host by key,time ÷ by time";
-    document.ratio(what, by_key, by_time, Some(QUERY_AT_MOST));
+    let what = "questions about one host by key,time ÷ by time, geometric mean";
+    let mean = geometric_mean(&ratios).context("no questions")?;
+    document.figure(what, "×", mean, Some(QUERY_AT_MOST));
     Ok(())
 }
 
@@ -233,12 +257,11 @@ impl Contestant for Read {
     }
 }
 
-/// Asks for the greatest value of each minute of an hour of one host, another one each time.
+/// Asks one question after the other.
 struct Ask {
     tidelog: Tidelog,
-    path: &'static str,
     name: &'static str,
-    hosts: usize,
+    statements: Vec<String>,
     asked: usize,
 }
 
@@ -249,28 +272,16 @@ impl Contestant for Ask {
     }
 
     async fn once(&mut self) -> Result<Sample> {
-        let host = self.asked * 37 % self.hosts;
-        let start = tsbs::START_US + (self.asked as i64 * 7 % 60) * tsbs::HOUR_US;
+        let statement = &self.statements[self.asked % self.statements.len()];
         self.asked += 1;
-        let column = tsbs::VALUES[0];
-        let statement = format!(
-            "SELECT date_bin(INTERVAL '1 minute', time) AS minute, max({column}) AS most, count(*) AS n \
-             FROM \"{}\" WHERE hostname = 'host_{host}' AND time >= to_timestamp_micros({start}) \
-             AND time < to_timestamp_micros({}) GROUP BY minute ORDER BY minute",
-            self.path,
-            start + tsbs::HOUR_US
-        );
         let started = Instant::now();
-        let batches = self.tidelog.sql(&statement).await?;
+        let batches = self.tidelog.sql(statement).await?;
         let mut sample = Sample::timed(started);
-        let (mut rows, mut most) = (0, 0.0);
-        for batch in &batches {
-            let count = batch.column(2).as_primitive::<Int64Type>();
-            rows += usize::try_from(count.values().iter().sum::<i64>())?;
-            let values = batch.column(1).as_primitive::<Float64Type>();
-            most += values.values().iter().sum::<f64>() + values.null_count() as f64;
-        }
-        sample.answer = Some((rows, most));
+        // The values are whole, so their sums are exact.
+        let columns = batches.iter().flat_map(RecordBatch::columns);
+        let values = columns.filter_map(|column| column.as_primitive_opt::<Float64Type>());
+        let sum = values.flat_map(|column| column.values().iter()).sum();
+        sample.answer = Some((staged::rows(&batches), sum));
         Ok(sample)
     }
 }

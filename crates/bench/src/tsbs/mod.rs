@@ -8,7 +8,7 @@
 mod answers;
 mod data;
 mod engines;
-mod queries;
+pub(crate) mod queries;
 
 use anyhow::{Context, Result};
 use clap::Args;

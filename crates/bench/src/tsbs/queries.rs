@@ -89,6 +89,16 @@ pub(crate) fn all(extent: Extent, seed: u64) -> Result<Vec<Query>> {
     Ok(queries)
 }
 
+/// The names of those about one host.
+pub(crate) const OF_ONE_HOST: [&str; 6] = [
+    "single-groupby-1-1-1",
+    "single-groupby-1-1-12",
+    "single-groupby-5-1-1",
+    "single-groupby-5-1-12",
+    "cpu-max-all-1",
+    "high-cpu-1",
+];
+
 struct Draw {
     rng: Rng,
     extent: Extent,
@@ -130,7 +140,11 @@ impl Query {
     }
 
     pub(crate) fn sql(&self, dialect: Dialect) -> String {
-        let table = dialect.table();
+        self.sql_on(dialect, dialect.table())
+    }
+
+    /// The query of a table of this name.
+    pub(crate) fn sql_on(&self, dialect: Dialect, table: &str) -> String {
         match &self.what {
             What::Maxima { bucket, values, hosts, window } => format!(
                 "SELECT {} AS bucket, {} FROM {table} WHERE {} AND {} GROUP BY bucket ORDER BY bucket",
@@ -160,7 +174,7 @@ impl Query {
                 among(hosts),
                 within(window),
             ),
-            What::LastPoint => dialect.last_point(),
+            What::LastPoint => dialect.last_point(table),
         }
     }
 }
@@ -186,8 +200,7 @@ impl Dialect {
         }
     }
 
-    fn last_point(self) -> String {
-        let table = self.table();
+    fn last_point(self, table: &str) -> String {
         match self {
             Self::ClickHouse => format!(
                 "SELECT * FROM {table} ORDER BY hostname, {TIME_COLUMN} DESC LIMIT 1 BY hostname"
