@@ -558,6 +558,24 @@ fn ties_of_inputs_that_take_turns_are_ordered_by_key() -> TestResult {
 }
 
 #[test]
+fn keys_that_go_back_within_a_time_lose_no_row() -> TestResult {
+    // Without deduplication nobody asks keys to be in order.
+    let names = ["b", "d", "a", "c", "b"];
+    let input = |input: i64| {
+        let row =
+            |row: i64| (row / 5, Some(names[usize::try_from(row % 5).unwrap()]), row * 4 + input);
+        let rows: Vec<_> = (0..2_000).map(row).collect();
+        rows.chunks(389).map(batch).collect::<Vec<_>>()
+    };
+    let merged = merge(spec().with_keys([1]).with_version(2), (0..4).map(input).collect())?;
+    assert!(column(&merged.batches, 0).is_sorted());
+    let mut versions = column(&merged.batches, 2);
+    versions.sort_unstable();
+    assert_eq!(versions, (0..8_000).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
 fn columns_behind_the_output_only_order_rows() -> TestResult {
     let inputs = || vec![vec![times(0..40)], vec![times([3, 900])], vec![times(0..40)]];
     for columns in [0, 1, 2, 3, 9] {

@@ -59,10 +59,13 @@ impl Interleaving {
 
     /// Notes a window, if there was one.
     pub(crate) fn note_window(&mut self, window: Option<&Window>, order: &KeyOrder) {
-        let is_cheap = window.is_some_and(|window| !window.has_many_ties);
-        self.has_ties |= window.is_some_and(|window| window.has_many_ties);
-        let may_get_cheap = self.has_ties && order.ranks.is_usable();
-        if !(window.is_some_and(|window| window.is_fine) && (is_cheap || may_get_cheap)) {
+        let Some(window) = window else {
+            self.short_runs = 0;
+            return;
+        };
+        self.has_ties |= window.has_many_ties;
+        let may_pay = !window.has_many_ties || order.ranks.is_usable();
+        if !(window.is_fine && may_pay) {
             self.short_runs = 0;
         }
     }
