@@ -6,51 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidelog::arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
-use tidelog::object_store::memory::InMemory;
 use tidelog::{
-    AsOf, ErrorKind, Mode, ReadOptions, Reason, SeriesExt, SeriesOptions, Store, StoreBuilder,
-    UpkeepMode, Version,
+    AsOf, ErrorKind, Mode, ReadOptions, Reason, SeriesExt, SeriesOptions, Store, UpkeepMode,
+    Version,
 };
 use tidelog_storage::CountingStore;
 use tidelog_storage::counting::Operation;
 use tidelog_testkit::{Cell, Fault, FaultStore, Row};
 
+use crate::by_hand::{builder, memory, version_of_few_keys};
 use crate::support::{Context, Fallible, fail_each_request, rows, runtime, same, sql};
 
 const PATH: &str = "/s.series";
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn memory() -> Arc<dyn ObjectStore> {
-    Arc::new(InMemory::new())
-}
-
-/// A handle that compacts only when asked to.
-fn builder(store: &Arc<dyn ObjectStore>) -> StoreBuilder {
-    let builder = Store::builder("memory://").with_object_store(Arc::clone(store));
-    builder.with_partitions(2).with_upkeep(UpkeepMode::OnRequest).with_compaction(false)
-}
-
 /// Rows of each version: event times from `start`, `step` apart, for three keys in turn.
 fn batch(version: i64, start: i64, step: i64, count: i64) -> RecordBatch {
     let times = (0..count).map(|i| start + i * step);
-    let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
-    let keys = (0..count).map(|i| (i % 4 != 3).then(|| format!("k{}", i % 4)));
-    let values = (0..count).map(|i| match i % 5 {
-        4 => f64::NAN,
-        _ => (version * 100 + i) as f64 / 3.0,
-    });
-    let columns: [(&str, ArrayRef); 4] = [
-        ("time", Arc::new(times)),
-        ("key", Arc::new(keys.collect::<StringArray>())),
-        ("version", Arc::new(Int64Array::from_iter_values((0..count).map(|_| version)))),
-        ("value", Arc::new(Float64Array::from_iter_values(values))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, c)| (name, c, true))).unwrap()
+    version_of_few_keys(version, times)
 }
 
 async fn filled(store: &Store, dedup: bool, versions: i64) -> Fallible {

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidelog::arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
-use tidelog::object_store::memory::InMemory;
 use tidelog::{
     AsOf, Codec, ErrorKind, FileOrder, LayoutChange, LayoutFile, Mode, Partition, ReadOptions,
-    Reason, SeriesExt, SeriesOptions, Store, StoreBuilder, UpkeepMode, Version,
+    Reason, SeriesExt, SeriesOptions, Store, Version,
 };
 use tidelog_testkit::{Cell, Row};
 
+use crate::by_hand::{builder, memory, version_of, version_of_few_keys};
 use crate::support::{Context, Fallible, rows, runtime, same, sql};
 
 const PATH: &str = "/s.series";
@@ -21,31 +19,10 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn memory() -> Arc<dyn ObjectStore> {
-    Arc::new(InMemory::new())
-}
-
-fn builder(store: &Arc<dyn ObjectStore>) -> StoreBuilder {
-    let builder = Store::builder("memory://").with_object_store(Arc::clone(store));
-    builder.with_partitions(2).with_upkeep(UpkeepMode::OnRequest).with_compaction(false)
-}
-
 /// Rows of a version: each hour one, of a few keys in turn, one of which is null.
 fn batch(version: i64, start: i64, step: i64, count: i64) -> RecordBatch {
     let times = (0..count).map(|i| (start + i * step) * HOUR_MICROS);
-    let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
-    let keys = (0..count).map(|i| (i % 4 != 3).then(|| format!("k{}", i % 4)));
-    let values = (0..count).map(|i| match i % 5 {
-        4 => f64::NAN,
-        _ => (version * 100 + i) as f64 / 3.0,
-    });
-    let columns: [(&str, ArrayRef); 4] = [
-        ("time", Arc::new(times)),
-        ("key", Arc::new(keys.collect::<StringArray>())),
-        ("version", Arc::new(Int64Array::from_iter_values((0..count).map(|_| version)))),
-        ("value", Arc::new(Float64Array::from_iter_values(values))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, c)| (name, c, true))).unwrap()
+    version_of_few_keys(version, times)
 }
 
 /// Versions that mostly follow one another; some come late, and in part once more.
@@ -282,17 +259,11 @@ fn a_flush_ends_files_at_the_borders_of_partitions() {
 
 /// Rows of many keys: `count` rows from `start` on, each second one, keys in turn.
 fn of_many_keys(version: i64, keys: i64, start: i64, count: i64) -> RecordBatch {
-    let times = (0..count).map(|i| (start + i / keys) * 1_000_000);
-    let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
-    let names = (0..count).map(|i| Some(format!("k{:05}", i * 7919 % keys)));
-    let values = (0..count).map(|i| (version * 1000 + i % 100) as f64 / 7.0);
-    let columns: [(&str, ArrayRef); 4] = [
-        ("time", Arc::new(times)),
-        ("key", Arc::new(names.collect::<StringArray>())),
-        ("version", Arc::new(Int64Array::from_iter_values((0..count).map(|_| version)))),
-        ("value", Arc::new(Float64Array::from_iter_values(values))),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, c)| (name, c, true))).unwrap()
+    let row = |i: i64| {
+        let key = format!("k{:05}", i * 7919 % keys);
+        ((start + i / keys) * 1_000_000, Some(key), (version * 1000 + i % 100) as f64 / 7.0)
+    };
+    version_of(version, (0..count).map(row))
 }
 
 #[test]

@@ -27,10 +27,13 @@
 //! | `reworked` | helpers: a series whose data many writers change, and what must be there by its log |
 //! | `settings` | does the right layer win, is what is wrong told, and do open stores take changes? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
+//! | `by_hand` | helpers: stores that compact only when asked to, and rows of their versions |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod by_hand;
 #[cfg(test)]
 mod changes;
 #[cfg(test)]

@@ -8,30 +8,21 @@ use futures::TryStreamExt;
 use tidelog::arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use tidelog::object_store::memory::InMemory;
 use tidelog::object_store::path::Path;
 use tidelog::object_store::{ObjectStore, ObjectStoreExt};
 use tidelog::{
     AsOf, DeleteOptions, ErrorKind, ExpireRule, Mode, ReadOptions, RevisionReceipt, SeriesExt,
-    SeriesOptions, Store, StoreBuilder, TimeRange, UpkeepMode, VacuumOptions, Version,
+    SeriesOptions, Store, TimeRange, UpkeepMode, VacuumOptions, Version,
 };
 use tidelog_storage::CountingStore;
 use tidelog_storage::counting::Operation;
 use tidelog_testkit::{Fault, FaultError, FaultStore, Row};
 
+use crate::by_hand::{builder, memory};
 use crate::support::{Context, Fallible, fail_each_request, rows, runtime, same, sql};
 
 const PATH: &str = "/s.series";
 const MICRO: i64 = 1_000;
-
-fn memory() -> Arc<dyn ObjectStore> {
-    Arc::new(InMemory::new())
-}
-
-fn builder(store: &Arc<dyn ObjectStore>) -> StoreBuilder {
-    let builder = Store::builder("memory://").with_object_store(Arc::clone(store));
-    builder.with_partitions(2).with_upkeep(UpkeepMode::OnRequest).with_compaction(false)
-}
 
 /// A row at each of these microseconds, for two keys in turn.
 fn batch(value: i64, times: impl IntoIterator<Item = i64>) -> RecordBatch {
