@@ -10,10 +10,11 @@
 //!
 //! Not here: which row replaces which.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -187,16 +188,13 @@ impl Output {
         let Some(any) = chunks.iter().flatten().next() else {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.spec.output)));
         };
-        let batches = used.iter().map(|&source| &self.sources[source].chunk.batch);
-        let batches: Vec<&RecordBatch> =
-            batches.chain(chunks.iter().map(|chunk| &chunk.unwrap_or(any).batch)).collect();
+        let sources = used.iter().map(|&source| &self.sources[source].chunk);
+        let sources: Vec<&Arc<Chunk>> =
+            sources.chain(chunks.iter().map(|chunk| chunk.unwrap_or(any))).collect();
         let before = used.len();
         indices.extend(picks.iter().map(|&(place, row)| (before + place, row)));
-        let column = |column: usize| {
-            let arrays = batches.iter().map(|batch| batch.column(column).as_ref());
-            gather::interleave(&arrays.collect::<Vec<_>>(), &indices)
-        };
-        let columns = (0..self.spec.output.fields().len()).map(column);
+        let places = Places::new(sources, &indices);
+        let columns = (0..self.spec.output.fields().len()).map(|column| places.take(column));
         batch_of(&self.spec.output, columns.collect::<Result<_, _>>()?, rows)
     }
 
@@ -317,14 +315,15 @@ impl Output {
         let rows: usize = runs.iter().map(|run| run.len).sum();
         let concatenate = !interleave_all && rows / runs.len() >= CONCAT_RUN_ROWS;
         let (used, indices) = self.indices(runs, rows);
+        let sources = used.iter().map(|&source| &self.sources[source].chunk);
+        let places = Places::new(sources.collect(), &indices);
         let columns = schema.fields().iter().enumerate().map(|(column, field)| {
             // Concatenating looks at a dictionary once per run, interleaving once per source.
             if concatenate && !matches!(field.data_type(), DataType::Dictionary(_, _)) {
                 let slice = |run: &Run| self.column(run.source, column).slice(run.start, run.len);
                 gather::concat(&runs.iter().map(slice).collect::<Vec<_>>())
             } else {
-                let arrays = used.iter().map(|&source| self.column(source, column).as_ref());
-                gather::interleave(&arrays.collect::<Vec<_>>(), &indices)
+                places.take(column)
             }
         });
         batch_of(schema, columns.collect::<Result<_, _>>()?, rows)
@@ -348,6 +347,33 @@ impl Output {
 
     fn column(&self, source: usize, column: usize) -> &ArrayRef {
         self.sources[source].chunk.batch.column(column)
+    }
+}
+
+/// Rows to be taken: of each the number of its source and its place there.
+struct Places<'a> {
+    sources: Vec<&'a Arc<Chunk>>,
+    indices: &'a [(usize, usize)],
+    /// The numbers of the sources alone.
+    numbers: OnceCell<UInt32Array>,
+}
+
+impl<'a> Places<'a> {
+    fn new(sources: Vec<&'a Arc<Chunk>>, indices: &'a [(usize, usize)]) -> Self {
+        Self { sources, indices, numbers: OnceCell::new() }
+    }
+
+    /// One column of the rows.
+    fn take(&self, column: usize) -> Result<ArrayRef, ArrowError> {
+        let arrays = self.sources.iter().map(|chunk| chunk.batch.column(column).as_ref());
+        let arrays: Vec<&dyn Array> = arrays.collect();
+        if !self.sources.iter().all(|chunk| chunk.repeats[column]) {
+            return gather::interleave(&arrays, self.indices);
+        }
+        // There are fewer sources than rows of a batch.
+        let number = |(source, _): &(usize, usize)| u32::try_from(*source).unwrap_or(u32::MAX);
+        let numbers = || UInt32Array::from_iter_values(self.indices.iter().map(number));
+        gather::repeat(&arrays, self.numbers.get_or_init(numbers))
     }
 }
 
