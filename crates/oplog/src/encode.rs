@@ -197,12 +197,13 @@ pub(crate) fn merged_properties() -> Result<WriterProperties, Error> {
     Ok(properties.build())
 }
 
-/// Encodes a batch of the log's schema as a Parquet object.
+/// Encodes a batch of the log's schema as a Parquet object: a part that is soon merged, and so rather quick
+/// to read than small.
 pub(crate) fn to_parquet(batch: &RecordBatch) -> Result<Bytes, Error> {
     let compression = if batch.num_rows() < COMPRESS_FROM_ROWS {
         Compression::UNCOMPRESSED
     } else {
-        Compression::ZSTD(ZstdLevel::try_new(3).map_err(Error::encode)?)
+        Compression::LZ4_RAW
     };
     let properties = WriterProperties::builder()
         .set_compression(compression)
