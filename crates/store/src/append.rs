@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath};
+use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
 use tidelog_oplog::{EntryType, FileRow, Node, SeriesOptions, Tree};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
@@ -461,7 +461,11 @@ impl Engine {
                 })
             }
             GroupRows::Hot(file, encoded) => {
-                let committed = head.committed(self.log(), target.node).await?.head();
+                // Of a series that the append makes the log has nothing, and is not asked.
+                let committed = match &target.state {
+                    TargetState::Absent(..) => Version::NONE,
+                    _ => head.committed(self.log(), target.node).await?.head(),
+                };
                 let (schema, checked) = (Arc::new(schema), route.checked);
                 ReadyAppend::Hot(HotAppend {
                     path,

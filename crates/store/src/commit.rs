@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::compact::{self, CompactionOptions, Touched};
+use crate::compact::{self, CompactionOptions, Grown, Touched};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::history::HistoryChange;
@@ -532,15 +532,23 @@ impl Work {
     }
 
     /// The series to which it adds rows in files.
-    fn series_with_new_files(&self) -> Vec<NodeId> {
-        let of_appends = |appends: &[SeriesAppend]| {
-            appends.iter().flat_map(|append| append.files.iter()).map(|file| file.node).collect()
+    /// Once for each file.
+    fn series_with_new_files(&self) -> Vec<Grown> {
+        let of_append = |append: &SeriesAppend| {
+            let is_new = !matches!(append.target.state, TargetState::Existing);
+            let of_file = move |file: &FileRow| Grown { node: file.node, is_new };
+            append.files.iter().map(of_file).collect::<Vec<_>>()
         };
+        let of_flush =
+            |file: &FileRow| Grown { node: file.node, is_new: file.min_version == Version::FIRST };
         match self {
-            Self::Append(appends) => of_appends(appends),
-            Self::Recover(recovery) => of_appends(&recovery.appends),
-            Self::Flush(flush) => flush.files.iter().map(|file| file.node).collect(),
-            Self::Revise(revision) => revision.files.put().map(|file| file.node).collect(),
+            Self::Append(appends) => appends.iter().flat_map(of_append).collect(),
+            Self::Recover(recovery) => recovery.appends.iter().flat_map(of_append).collect(),
+            Self::Flush(flush) => flush.files.iter().map(of_flush).collect(),
+            Self::Revise(revision) => {
+                let of_file = |file: &FileRow| Grown { node: file.node, is_new: false };
+                revision.files.put().map(of_file).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -29,12 +29,20 @@ pub(crate) struct Touched {
     news: watch::Sender<()>,
 }
 
+/// A series to which a file was added.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grown {
+    pub(crate) node: NodeId,
+    /// Whether it had no file before.
+    pub(crate) is_new: bool,
+}
+
 /// Files that were added to a series.
 #[derive(Debug, Clone, Copy)]
 struct Added {
     files: usize,
-    /// How many files the series had with the first of them, at most: not all are known, or are worth being
-    /// looked up.
+    /// How many files the series had with the first of them, at most: where the log's rows of it are not in
+    /// memory, it is taken to have enough.
     had: usize,
 }
 
@@ -42,7 +50,7 @@ impl Touched {
     /// Notes that the commit which has made `snapshot` has added files to series, with so many others who write.
     pub(crate) fn add(
         &self,
-        nodes: impl Iterator<Item = NodeId>,
+        grown: impl Iterator<Item = Grown>,
         snapshot: &Snapshot,
         rivals: usize,
     ) {
@@ -51,11 +59,16 @@ impl Touched {
             _ if snapshot.head().number() % COMMITS_OF_MANY == 0 => FAN_IN,
             _ => return,
         };
-        let had = |node| snapshot.loaded_series(node).map_or(FAN_IN, |state| state.file_count());
+        let had = |series: Grown| match snapshot.loaded_series(series.node) {
+            _ if series.is_new => 0,
+            Some(state) => state.file_count(),
+            None => FAN_IN,
+        };
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let mut has_news = false;
-        for node in nodes {
-            files.entry(node).or_insert_with(|| Added { files: 0, had: had(node) }).files += count;
+        for series in grown {
+            let new = || Added { files: 0, had: had(series) };
+            files.entry(series.node).or_insert_with(new).files += count;
             has_news = true;
         }
         drop(files);

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use tidelog_core::{EventTime, FileId, Holder, NodeId, PathPattern, TreePath};
 use tidelog_oplog::{EntryType, FileOrder, FileRow, Layout, Partition, SeriesState};
 
-pub(crate) use self::lane::{Touched, spawn};
+pub(crate) use self::lane::{Grown, Touched, spawn};
 pub use self::plan::Reason;
 use self::plan::{Eagerness, FileFacts, Goal, Job, alone, is_large, plan};
 use self::rewrite::{Purpose, Rewrite, rewrite};
