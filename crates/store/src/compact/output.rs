@@ -204,7 +204,7 @@ impl Output {
         let sample = sample(columns, &waiting).map_err(|error| self.fail(&error))?;
         let expected =
             Expected { rows: *file_rows, bytes: *file_bytes, may_hold_nan: may_hold_nan.to_vec() };
-        let style = Style::new(schema.layout(), columns, &sample, &expected);
+        let style = Style::lasting(schema.layout(), columns, &sample, &expected);
         self.file = Some(FileWriter::try_new(path, schema, Arc::clone(columns), &style)?);
         // The first of these has none before it in the file.
         self.last = None;
