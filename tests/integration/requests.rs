@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use futures::TryStreamExt;
-use tidelog::arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray};
+use tidelog::arrow::array::{
+    ArrayRef, AsArray, Float64Array, RecordBatch, TimestampMicrosecondArray,
+};
+use tidelog::arrow::datatypes::Int64Type;
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog::{Mode, SeriesExt, Store, UpkeepMode};
@@ -101,6 +104,32 @@ async fn opening_and_appending_list_nothing() -> Result<()> {
     let mut asked: Vec<String> = bed.counting.take().iter().map(words).collect();
     asked.sort();
     assert_eq!(asked, ["Put commit", "Put data", "Put part"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_glob_reads_the_log_rows_of_its_series_together() -> Result<()> {
+    const SERIES: i64 = 40;
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let filled = Store::builder("memory://").with_object_store(Arc::clone(&memory));
+    let filled = filled.with_upkeep(UpkeepMode::OnRequest).create().await?;
+    for number in 0..SERIES {
+        let path = format!("/{number}.series");
+        filled.root().append_series_data(&path, &batch(number, 3)?, None).await?;
+    }
+    filled.maintain(true).await?;
+    filled.root().append_series_data("/0.series", &batch(100, 1)?, None).await?;
+    let counting = CountingStore::new(memory);
+    let store = Store::builder("memory://").with_object_store(Arc::new(counting.clone()));
+    let store = store.with_upkeep(UpkeepMode::OnRequest).open().await?;
+    drop(counting.take());
+    let counted = store.sql("SELECT count(*) FROM series('/*.series')").await?;
+    let batches: Vec<RecordBatch> = counted.try_collect().await?;
+    let rows = batches[0].column(0).as_primitive::<Int64Type>().value(0);
+    assert_eq!(rows, 3 * SERIES + 1);
+    let asked: Vec<String> = counting.take().iter().map(words).collect();
+    let parts = asked.iter().filter(|asked| asked.contains("part")).count();
+    assert!((1..=2).contains(&parts), "{asked:?}");
     Ok(())
 }
 

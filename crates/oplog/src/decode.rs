@@ -54,10 +54,36 @@ pub(crate) fn from_parquet(object: &str, bytes: Bytes) -> Result<Vec<Row>, Error
     rows_in(object, batches(object, bytes)?)
 }
 
-/// Decodes those rows of a part, whose hash has been checked, that are about the node.
-pub(crate) fn from_parquet_of(object: &str, bytes: Bytes, node: &str) -> Result<Vec<Row>, Error> {
+/// Nodes whose rows are wanted, as the log writes them, in order. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted(Arc<[String]>);
+
+impl Wanted {
+    pub(crate) fn new(nodes: &[NodeId]) -> Self {
+        let mut nodes: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+        nodes.sort_unstable();
+        Self(nodes.into())
+    }
+
+    /// Whether one of them is not before `first` and not after `last`.
+    pub(crate) fn lie_within(&self, first: &str, last: &str) -> bool {
+        let from = self.0.partition_point(|node| node.as_str() < first);
+        self.0.get(from).is_some_and(|node| node.as_str() <= last)
+    }
+
+    fn contain(&self, node: &str) -> bool {
+        self.0.binary_search_by(|wanted| wanted.as_str().cmp(node)).is_ok()
+    }
+}
+
+/// Decodes those rows of a part, whose hash has been checked, that are about the nodes.
+pub(crate) fn from_parquet_of(
+    object: &str,
+    bytes: Bytes,
+    nodes: &Wanted,
+) -> Result<Vec<Row>, Error> {
     let batches = batches(object, bytes)?.into_iter();
-    let batches = batches.map(|batch| rows_about(object, &batch, node));
+    let batches = batches.map(|batch| rows_about(object, &batch, nodes));
     rows_in(object, batches.collect::<Result<_, _>>()?)
 }
 
@@ -72,16 +98,16 @@ pub(crate) struct Groups {
     pub(crate) bytes: Bytes,
 }
 
-/// Decodes those rows of some row groups that are about the node. `tail` is the end of the part.
+/// Decodes those rows of some row groups that are about the nodes. `tail` is the end of the part.
 pub(crate) fn groups_of(
     object: &str,
     tail: Extent,
     tail_bytes: Bytes,
     groups: Groups,
-    node: &str,
+    nodes: &Wanted,
 ) -> Result<Vec<Row>, Error> {
     let batches = read_groups(object, tail, tail_bytes, groups)?.into_iter();
-    let batches = batches.map(|batch| rows_about(object, &batch, node));
+    let batches = batches.map(|batch| rows_about(object, &batch, nodes));
     rows_in(object, batches.collect::<Result<_, _>>()?)
 }
 
@@ -102,9 +128,12 @@ pub(crate) fn read_groups(
     reader.collect::<Result<_, _>>().map_err(|e| fail(&e))
 }
 
-fn rows_about(object: &str, batch: &RecordBatch, node: &str) -> Result<RecordBatch, Error> {
+fn rows_about(object: &str, batch: &RecordBatch, wanted: &Wanted) -> Result<RecordBatch, Error> {
     let nodes = array::<StringArray>(object, batch, column::NODE_ID)?;
-    let about = eq(nodes, &StringArray::new_scalar(node)).map_err(|e| Error::part(object, e))?;
+    let about = match &*wanted.0 {
+        [node] => eq(nodes, &StringArray::new_scalar(node)).map_err(|e| Error::part(object, e))?,
+        _ => nodes.iter().map(|node| Some(node.is_some_and(|node| wanted.contain(node)))).collect(),
+    };
     filter_record_batch(batch, &about).map_err(|e| Error::part(object, e))
 }
 

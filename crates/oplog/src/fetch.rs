@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tidelog_core::{CommitVersion, NodeId};
+use tidelog_core::CommitVersion;
 use tidelog_storage::object_store::path::Path;
 use tidelog_storage::object_store::{self, ObjectStore, ObjectStoreExt};
 
 use crate::carried::Parted;
 use crate::commit::{self, Commit};
-use crate::decode::{self, Groups};
+use crate::decode::{self, Groups, Wanted};
 use crate::error::Error;
 use crate::hash::Hash128;
 use crate::part::{Extent, Group, Part};
@@ -98,14 +98,15 @@ impl LogObjects {
         Ok(read.await?.into_iter().flatten().collect())
     }
 
-    /// Rows of several parts, those of the series `node` among them.
+    /// Rows of several parts, those of the nodes among them.
     pub(crate) async fn rows_of(
         &self,
         parts: &[Arc<Part>],
-        node: NodeId,
+        nodes: &Wanted,
     ) -> Result<Vec<Row>, Error> {
-        let read = self.each(parts.to_vec(), move |objects, part| async move {
-            objects.part_rows_of(&part, node).await
+        let read = self.each(parts.to_vec(), |objects, part| {
+            let nodes = nodes.clone();
+            async move { objects.part_rows_of(&part, nodes).await }
         });
         Ok(read.await?.into_iter().flatten().collect())
     }
@@ -124,19 +125,19 @@ impl LogObjects {
         stream::iter(reads).buffered(FETCH_CONCURRENCY).try_collect().await
     }
 
-    async fn part_rows_of(&self, part: &Part, node: NodeId) -> Result<Vec<Row>, Error> {
-        let node: Arc<str> = node.to_string().into();
+    async fn part_rows_of(&self, part: &Part, nodes: Wanted) -> Result<Vec<Row>, Error> {
         let Some(layout) = part.layout.as_ref().filter(|_| part.size > WHOLE_BYTES_MAX) else {
             let (path, bytes) = self.part(part).await?;
             if part.rows <= INLINE_ROWS_MAX {
-                return decode::from_parquet_of(path.as_ref(), bytes, &node);
+                return decode::from_parquet_of(path.as_ref(), bytes, &nodes);
             }
-            let decode = move || decode::from_parquet_of(path.as_ref(), bytes, &node);
+            let decode = move || decode::from_parquet_of(path.as_ref(), bytes, &nodes);
             return off_the_runtime(decode).await;
         };
-        let holds = |group: &Group| *group.first <= *node && *node <= *group.last;
+        let holds = |group: &Group| nodes.lie_within(&group.first, &group.last);
         let Some(from) = layout.groups.iter().position(holds) else { return Ok(Vec::new()) };
-        let wanted: Vec<&Group> = layout.groups[from..].iter().take_while(|g| holds(g)).collect();
+        let last = layout.groups.iter().rposition(holds).unwrap_or(from);
+        let wanted: Vec<&Group> = layout.groups[from..=last].iter().collect();
         let extents: Vec<&Extent> = wanted.iter().map(|group| &group.extent).collect();
         let path = self.part_path(part);
         let tail = [&layout.tail];
@@ -149,8 +150,8 @@ impl LogObjects {
         });
         let decoded = slices.map(|groups| {
             let (tail, extent) = (tail.clone(), layout.tail.clone());
-            let (path, node) = (path.clone(), Arc::clone(&node));
-            off_the_runtime(move || decode::groups_of(path.as_ref(), extent, tail, groups, &node))
+            let (path, nodes) = (path.clone(), nodes.clone());
+            off_the_runtime(move || decode::groups_of(path.as_ref(), extent, tail, groups, &nodes))
         });
         let decoded = futures::future::try_join_all(decoded).await?;
         Ok(decoded.into_iter().flatten().collect())

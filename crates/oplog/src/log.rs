@@ -10,7 +10,7 @@
 //! `publish` never trusts an error: on any but success it reads `<N>.json` back and compares ids.
 //! Ours means committed, another's means conflict, absent means that the same bytes are put again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::LOG_DIRECTORY;
 use crate::carried::{self, CARRIED_FROM_RIVALS, CARRIED_MAX, Recent};
 use crate::commit::{self, Changes, Commit};
+use crate::decode::Wanted;
 use crate::error::Error;
 use crate::fetch::{LogObjects, store_error};
 use crate::inline::Inline;
@@ -51,6 +52,8 @@ const PUBLISH_BACKOFF_MS: u64 = 20;
 const ONE_BY_ONE: i64 = 24;
 /// Parts that a reader of the whole log holds decoded.
 const BATCH_PARTS_AHEAD: usize = 4;
+/// Series whose rows are read together: their rows fill some row groups of each part.
+const SERIES_TOGETHER: usize = 4096;
 
 /// The operation log of a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -434,13 +437,61 @@ impl Log {
         if let Some(series) = snapshot.loaded_series(node) {
             return Ok(series);
         }
-        let parts = snapshot.parts_of(node);
-        let rows = match self.inner.objects.rows_of(&parts, node).await {
+        let read = self.read_series(snapshot, &[node]).await?;
+        Ok(read.into_iter().next().unwrap_or_else(|| Arc::new(SeriesState::new(node))))
+    }
+
+    /// All that the log knows of these series, in their order. What is not in memory is read together, so
+    /// that rows which lie side by side are read once.
+    ///
+    /// # Errors
+    /// As [`Log::series`].
+    pub async fn series_of(
+        &self,
+        snapshot: &Snapshot,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Arc<SeriesState>>, Error> {
+        let loaded = |node: &NodeId| Some((*node, snapshot.loaded_series(*node)?));
+        let mut known: HashMap<NodeId, Arc<SeriesState>> =
+            nodes.iter().filter_map(loaded).collect();
+        let missing: BTreeSet<NodeId> =
+            nodes.iter().filter(|node| !known.contains_key(node)).copied().collect();
+        let missing: Vec<NodeId> = missing.into_iter().collect();
+        for together in missing.chunks(SERIES_TOGETHER) {
+            let read = self.read_series(snapshot, together).await?;
+            known.extend(read.into_iter().map(|series| (series.node(), series)));
+        }
+        let of = |node: &NodeId| {
+            known.get(node).cloned().unwrap_or_else(|| Arc::new(SeriesState::new(*node)))
+        };
+        Ok(nodes.iter().map(of).collect())
+    }
+
+    /// Reads series from the log, and keeps them in memory for who asks next.
+    async fn read_series(
+        &self,
+        snapshot: &Snapshot,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Arc<SeriesState>>, Error> {
+        let parts = snapshot.parts_of(nodes);
+        let rows = match self.inner.objects.rows_of(&parts, &Wanted::new(nodes)).await {
             Ok(rows) => rows,
             Err(error) => return Err(self.explain_loss(error, &parts).await),
         };
-        let series = Arc::new(SeriesState::from_rows(node, rows)?);
-        snapshot.offer_series(Arc::clone(&series));
+        let mut rows_of: HashMap<NodeId, Vec<Row>> = HashMap::with_capacity(nodes.len());
+        for row in rows {
+            if let Some(node) = row.node() {
+                rows_of.entry(node).or_default().push(row);
+            }
+        }
+        let state = |node: &NodeId| {
+            let rows = rows_of.remove(node).unwrap_or_default();
+            SeriesState::from_rows(*node, rows).map(Arc::new)
+        };
+        let series = nodes.iter().map(state).collect::<Result<Vec<_>, _>>()?;
+        for series in &series {
+            snapshot.offer_series(Arc::clone(series));
+        }
         self.trim(snapshot);
         Ok(series)
     }
@@ -456,7 +507,7 @@ impl Log {
         node: NodeId,
     ) -> Result<Vec<FileRow>, Error> {
         let parts = snapshot.parts_ever_of(node);
-        let rows = match self.inner.objects.rows_of(&parts, node).await {
+        let rows = match self.inner.objects.rows_of(&parts, &Wanted::new(&[node])).await {
             Ok(rows) => rows,
             Err(error) => return Err(self.explain_loss(error, &parts).await),
         };

@@ -223,9 +223,10 @@ impl Snapshot {
         self.0.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Parts that may hold rows of the series `node`.
-    pub(crate) fn parts_of(&self, node: NodeId) -> Vec<Arc<Part>> {
-        self.0.parts.iter().filter(|part| part.may_hold(node)).cloned().collect()
+    /// Parts that may hold rows of one of the series.
+    pub(crate) fn parts_of(&self, nodes: &[NodeId]) -> Vec<Arc<Part>> {
+        let may_hold = |part: &&Arc<Part>| nodes.iter().any(|node| part.may_hold(*node));
+        self.0.parts.iter().filter(may_hold).cloned().collect()
     }
 
     /// Parts that may hold rows of the series `node`, those included that only tell of what has gone.

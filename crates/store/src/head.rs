@@ -1,5 +1,6 @@
 //! What a read sees of a store: what is committed, and what this process has acknowledged since.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidelog_core::{NodeId, TimeRange, Version, WriteTime};
@@ -93,6 +94,15 @@ impl Head {
     /// Damage, or the store's failure.
     pub async fn series(&self, log: &Log, node: NodeId) -> Result<Arc<SeriesState>, Error> {
         let committed = self.committed(log, node).await?;
+        self.with_hot_versions(committed)
+    }
+
+    /// A series with its versions that are not committed.
+    pub(crate) fn with_hot_versions(
+        &self,
+        committed: Arc<SeriesState>,
+    ) -> Result<Arc<SeriesState>, Error> {
+        let node = committed.node();
         if self.hot.head(node).is_none_or(|head| head <= committed.head()) {
             return Ok(committed);
         }
@@ -111,6 +121,24 @@ impl Head {
             return Ok(Arc::new(SeriesState::new(node)));
         }
         Ok(log.series(&self.snapshot, node).await?)
+    }
+
+    /// Several series as far as they are committed, in this order, read together.
+    pub(crate) async fn all_committed(
+        &self,
+        log: &Log,
+        nodes: &[NodeId],
+    ) -> Result<Vec<Arc<SeriesState>>, Error> {
+        let tree = self.snapshot.tree();
+        let pending = self.pending.iter().map(|row| row.node);
+        let new: HashSet<NodeId> = pending.filter(|node| tree.node(*node).is_none()).collect();
+        let old: Vec<NodeId> = nodes.iter().filter(|node| !new.contains(node)).copied().collect();
+        let mut known = log.series_of(&self.snapshot, &old).await?.into_iter();
+        let of = |node: &NodeId| {
+            let nothing = || Arc::new(SeriesState::new(*node));
+            if new.contains(node) { nothing() } else { known.next().unwrap_or_else(nothing) }
+        };
+        Ok(nodes.iter().map(of).collect())
     }
 
     /// Rows that the log will have once what is hot is committed: changes of the tree and versions, by

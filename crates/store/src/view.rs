@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidelog_core::{
-    AsOf, CommitVersion, PathPattern, SnapshotName, TimeRange, TreePath, Version, WriteTime,
+    AsOf, CommitVersion, NodeId, PathPattern, SnapshotName, TimeRange, TreePath, Version, WriteTime,
 };
 use tidelog_oplog::{EntryType, FileRow, Node, SeriesState, Tree, VersionRow};
 
@@ -190,16 +190,17 @@ impl Engine {
             return Err(Error::GlobVersion { pattern, asked });
         }
         let (tree, moment) = tree_as_of(head, pattern.as_str(), as_of)?;
-        let mut views = Vec::new();
-        for (path, node) in tree.matching(pattern) {
-            if node.entry == EntryType::FileSeries && node.schema.is_some() {
-                views.push(self.view(head, path, &node, moment).await?);
-            }
-        }
-        if views.is_empty() {
+        let has_columns =
+            |node: &Node| node.entry == EntryType::FileSeries && node.schema.is_some();
+        let found = tree.matching(pattern).into_iter().filter(|(_, node)| has_columns(node));
+        let (paths, nodes): (Vec<TreePath>, Vec<Arc<Node>>) = found.unzip();
+        if nodes.is_empty() {
             return Err(Error::NoMatch { pattern: pattern.to_string() });
         }
-        Ok(views)
+        let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
+        let committed = head.all_committed(self.log(), &ids).await?;
+        let found = paths.into_iter().zip(&nodes).zip(committed);
+        found.map(|((path, node), committed)| view(head, path, node, moment, committed)).collect()
     }
 
     async fn view(
@@ -209,23 +210,34 @@ impl Engine {
         node: &Node,
         moment: Moment,
     ) -> Result<SeriesView, Error> {
-        let committed = head.committed(self.log(), node.id).await?.head();
-        let hot = head.hot_files(node.id, committed).into();
-        let series = head.series(self.log(), node.id).await?;
-        let Some(schema) = schema_of(&path, node)? else { return Err(Error::NoSchema { path }) };
-        let version = moment.time().map_or_else(|| series.head(), |time| series.version_at(time));
-        let provisional = match moment {
-            Moment::Time(time) => time > head.complete_through(),
-            // A snapshot was committed after all that is in it.
-            Moment::Head | Moment::Snapshot(_) => false,
-        };
-        let commit = head.snapshot().head();
-        let view = SeriesView { path, schema, series, version, provisional, hot, commit };
-        match moment {
-            Moment::Time(time) => view.check_horizon(head, &time.to_string()).map(|()| view),
-            // Whatever was let go, a snapshot keeps what it needs, and the head is never let go.
-            Moment::Head | Moment::Snapshot(_) => Ok(view),
-        }
+        let committed = head.committed(self.log(), node.id).await?;
+        view(head, path, node, moment, committed)
+    }
+}
+
+/// What is seen of a series of which this is committed.
+fn view(
+    head: &Head,
+    path: TreePath,
+    node: &Node,
+    moment: Moment,
+    committed: Arc<SeriesState>,
+) -> Result<SeriesView, Error> {
+    let hot = head.hot_files(node.id, committed.head()).into();
+    let series = head.with_hot_versions(committed)?;
+    let Some(schema) = schema_of(&path, node)? else { return Err(Error::NoSchema { path }) };
+    let version = moment.time().map_or_else(|| series.head(), |time| series.version_at(time));
+    let provisional = match moment {
+        Moment::Time(time) => time > head.complete_through(),
+        // A snapshot was committed after all that is in it.
+        Moment::Head | Moment::Snapshot(_) => false,
+    };
+    let commit = head.snapshot().head();
+    let view = SeriesView { path, schema, series, version, provisional, hot, commit };
+    match moment {
+        Moment::Time(time) => view.check_horizon(head, &time.to_string()).map(|()| view),
+        // Whatever was let go, a snapshot keeps what it needs, and the head is never let go.
+        Moment::Head | Moment::Snapshot(_) => Ok(view),
     }
 }
 
