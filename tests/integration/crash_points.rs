@@ -117,10 +117,12 @@ impl Victim {
     /// What is left once the last one has died is whole, and is written as before.
     async fn finish(&self) -> Fallible<()> {
         let location = self.store.to_str().unwrap();
+        // A merge in the background would leave files of no use behind the vacuum.
+        let builder = Store::builder(location).with_compaction(false);
         // All of its writers may have died before there was a store; then nothing was acknowledged.
         let store = match self.acks.is_empty() {
-            true => Store::open_or_create(location).await.at("opening or making")?,
-            false => Store::open(location).await.at("opening")?,
+            true => builder.open_or_create().await.at("opening or making")?,
+            false => builder.open().await.at("opening")?,
         };
         store.create_directory("/done").await.at("writing after the kills")?;
         let at_once = VacuumOptions::default().with_older_than(Duration::ZERO);

@@ -33,6 +33,8 @@ const ZSTD_LEVEL_QUICK: i32 = 3;
 const ZSTD_LEVEL_LASTING: i32 = 5;
 /// Rows of a page: the fewer, the less is read for a few rows in vain.
 const PAGE_ROWS: usize = 8192;
+/// Of files that are soon merged, many are read at once for a few rows of each.
+const PAGE_ROWS_QUICK: usize = 2048;
 /// Where rows lie by key, a few rows of one key are asked for more often.
 const PAGE_ROWS_BY_KEY: usize = 6144;
 /// Files of fewer rows are too small for encodings to be tried, and for zstd to pay.
@@ -91,7 +93,8 @@ impl Style {
         expected: &Expected,
     ) -> Self {
         let layout = schema.layout().in_order(FileOrder::Time);
-        Self::new(layout, &first.schema(), first.columns(), expected, ZSTD_LEVEL_QUICK)
+        let pace = Pace { page_rows: PAGE_ROWS_QUICK, zstd_level: ZSTD_LEVEL_QUICK };
+        Self::new(layout, &first.schema(), first.columns(), expected, pace)
     }
 
     /// For a file of these columns that lasts, the rows of which begin as `sample`; of a dictionary
@@ -102,7 +105,12 @@ impl Style {
         sample: &[ArrayRef],
         expected: &Expected,
     ) -> Self {
-        Self::new(layout, columns, sample, expected, ZSTD_LEVEL_LASTING)
+        let page_rows = match layout.order {
+            FileOrder::Time => PAGE_ROWS,
+            FileOrder::KeyTime => PAGE_ROWS_BY_KEY,
+        };
+        let pace = Pace { page_rows, zstd_level: ZSTD_LEVEL_LASTING };
+        Self::new(layout, columns, sample, expected, pace)
     }
 
     fn new(
@@ -110,11 +118,9 @@ impl Style {
         columns: &Schema,
         sample: &[ArrayRef],
         expected: &Expected,
-        zstd_level: i32,
+        pace: Pace,
     ) -> Self {
-        let codecs = Codecs::of(layout.codec, expected.rows, zstd_level);
-        let properties =
-            codecs.and_then(|codecs| properties(&layout, columns, sample, expected, &codecs));
+        let properties = properties(&layout, columns, sample, expected, pace);
         Self {
             properties: properties.map_err(|error| error.to_string()),
             estimate: expected.bytes + expected.bytes / 8 + 16 * 1024,
@@ -123,30 +129,34 @@ impl Style {
     }
 }
 
+/// What depends on how long a file is to last.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    page_rows: usize,
+    zstd_level: i32,
+}
+
 fn properties(
     layout: &Layout,
     columns: &Schema,
     sample: &[ArrayRef],
     expected: &Expected,
-    codecs: &Codecs,
+    pace: Pace,
 ) -> Result<WriterProperties> {
-    let page_rows = match layout.order {
-        FileOrder::Time => PAGE_ROWS,
-        FileOrder::KeyTime => PAGE_ROWS_BY_KEY,
-    };
+    let codecs = Codecs::of(layout.codec, expected.rows, pace.zstd_level)?;
     let group_rows = usize::try_from(layout.row_group_rows).unwrap_or(usize::MAX);
     let mut builder = WriterProperties::builder()
         .set_compression(codecs.values)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_max_row_group_row_count(Some(group_rows))
-        .set_data_page_row_count_limit(page_rows)
+        .set_data_page_row_count_limit(pace.page_rows)
         .set_created_by(concat!("tidelog ", env!("CARGO_PKG_VERSION")).to_owned());
     for (index, (field, column)) in columns.fields().iter().zip(sample).enumerate() {
         let way = match [VERSION_COLUMN, UNTIL_COLUMN].contains(&field.name().as_str()) {
             true => Way::Values(Encoding::DELTA_BINARY_PACKED),
-            false => chosen(column, expected.rows.min(group_rows), codecs)?,
+            false => chosen(column, expected.rows.min(group_rows), &codecs)?,
         };
-        builder = way.apply(builder, field.name(), codecs);
+        builder = way.apply(builder, field.name(), &codecs);
         if expected.may_hold_nan.get(index).copied().unwrap_or(false) {
             // Parquet leaves NaN out of its bounds, but it compares as the greatest value: a page
             // would be skipped that has rows to show.
