@@ -3,8 +3,11 @@
 //! A backend reserves bytes before it copies anything. Where there are not enough, segments go that
 //! were not used for longest. What they held is free once nobody reads it any more: a [`Reservation`]
 //! lies beside the data and gives its bytes back when that is dropped.
+//!
+//! Where the memory is not the ledger's alone, [`SharedMemory`] has to grant every byte, too.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -22,6 +25,21 @@ pub struct Ledger {
     evictions: AtomicU64,
     segments: Mutex<Vec<Weak<Segment>>>,
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+    shared: Option<Arc<dyn SharedMemory>>,
+}
+
+/// Memory that segments share with others, who may have taken some of what the ledger's own budget
+/// would allow.
+pub trait SharedMemory: fmt::Debug + Send + Sync {
+    /// Takes bytes, if they are free. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// How many bytes are free, if they are too few; nothing is taken then.
+    fn try_take(&self, bytes: u64) -> Result<(), u64>;
+
+    /// Gives bytes back that were taken. Does not block.
+    fn give_back(&self, bytes: u64);
 }
 
 /// Bytes of a budget, given back when this is dropped.
@@ -29,6 +47,7 @@ pub struct Ledger {
 pub struct Reservation {
     bytes: u64,
     used: Arc<AtomicU64>,
+    shared: Option<Arc<dyn SharedMemory>>,
 }
 
 impl Reservation {
@@ -42,6 +61,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        if let Some(shared) = &self.shared {
+            shared.give_back(self.bytes);
+        }
     }
 }
 
@@ -85,7 +107,15 @@ impl Ledger {
             evictions: AtomicU64::new(0),
             segments: Mutex::default(),
             fallbacks: Mutex::default(),
+            shared: None,
         }
+    }
+
+    /// Takes what segments need of this memory, too. Default: the budget is the ledger's alone.
+    #[must_use]
+    pub fn with_shared_memory(mut self, memory: Arc<dyn SharedMemory>) -> Self {
+        self.shared = Some(memory);
+        self
     }
 
     /// Bytes that are taken.
@@ -111,16 +141,37 @@ impl Ledger {
             return Err(WarmError::OutOfMemory { wanted: bytes, free: limit });
         }
         loop {
-            let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
-            match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-                Ok(_) => return Ok(Reservation { bytes, used: Arc::clone(&self.used) }),
-                Err(used) if !self.evict_one() => {
-                    let free = limit.saturating_sub(used);
+            match self.try_reserve(bytes) {
+                Ok(reservation) => return Ok(reservation),
+                Err(free) if !self.evict_one() => {
                     return Err(WarmError::OutOfMemory { wanted: bytes, free });
                 }
                 Err(_) => {}
             }
         }
+    }
+
+    /// Takes bytes if they are free; otherwise tells how many are.
+    fn try_reserve(&self, bytes: u64) -> Result<Reservation, u64> {
+        let limit = self.limit();
+        let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.map_err(|used| limit.saturating_sub(used))?;
+        let mut reservation = Reservation { bytes, used: Arc::clone(&self.used), shared: None };
+        if let Some(shared) = &self.shared {
+            shared.try_take(bytes)?;
+            reservation.shared = Some(Arc::clone(shared));
+        }
+        Ok(reservation)
+    }
+
+    /// Lets go of segments that nobody reads, those not used for longest first, until so many bytes
+    /// are free that were not; tells how many there are.
+    pub fn make_room(&self, bytes: u64) -> u64 {
+        let before = self.used_bytes();
+        let freed = || before.saturating_sub(self.used_bytes());
+        while freed() < bytes && self.evict_one() {}
+        freed()
     }
 
     /// Notes a segment that was sealed.
