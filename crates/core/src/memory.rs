@@ -489,6 +489,60 @@ mod tests {
         assert!((500..=1000).contains(&usage.peak()), "{}", usage.peak());
     }
 
+    /// Gives back what an account has, as often as it may.
+    #[derive(Debug)]
+    struct Copies {
+        account: Mutex<Account>,
+        may: bool,
+    }
+
+    impl Lender for Copies {
+        fn give_back(&self, bytes: u64) -> bool {
+            let mut account = self.account.lock().unwrap();
+            let (held, left) = (account.bytes(), account.bytes().saturating_sub(bytes));
+            self.may && held > 0 && account.try_set(left).is_ok()
+        }
+    }
+
+    fn with_copies(bytes: u64, may: bool) -> (MemoryBudget, Arc<Copies>) {
+        let budget = MemoryBudget::new(1000, |holder| match holder {
+            Holder::Warm => Share { floor: 0, ceiling: 600 },
+            Holder::Hot => Share { floor: 300, ceiling: 1000 },
+            _ => Share { floor: 0, ceiling: 1000 },
+        });
+        let mut account = budget.account(Holder::Warm);
+        account.try_set(bytes).unwrap();
+        let copies = Arc::new(Copies { account: Mutex::new(account), may });
+        let lender: Weak<Copies> = Arc::downgrade(&copies);
+        budget.lend(Holder::Warm, lender);
+        (budget, copies)
+    }
+
+    #[test]
+    fn what_a_lender_has_is_there_for_others() {
+        let (budget, copies) = with_copies(500, true);
+        assert_eq!(budget.within_reach(Holder::Queries), 700);
+        let mut queries = budget.account(Holder::Queries);
+        queries.try_set(200).unwrap();
+        assert_eq!(budget.usage().held_by(Holder::Warm), 500, "as long as it fits");
+        queries.try_set(450).unwrap();
+        assert_eq!(budget.usage().held_by(Holder::Warm), 250, "no more than is needed");
+        assert!(queries.try_set(701).is_err(), "what is kept for hot rows is not lent");
+        queries.try_set(700).unwrap();
+        assert_eq!((budget.usage().held(), budget.usage().peak()), (700, 700));
+        // It takes only what is free.
+        assert!(copies.account.lock().unwrap().try_set(1).is_err());
+    }
+
+    #[test]
+    fn a_lender_that_cannot_give_is_a_shortage() {
+        let (budget, copies) = with_copies(500, false);
+        let shortage = budget.try_grow(Holder::Queries, 300).unwrap_err();
+        assert_eq!(shortage, Shortage { holder: Holder::Queries, bytes: 300, free: 200 });
+        drop(copies);
+        assert_eq!(budget.try_grow(Holder::Queries, 700), Ok(()));
+    }
+
     #[test]
     fn a_shortage_says_what_was_free() {
         let budget = MemoryBudget::new(100, |_| Share { floor: 10, ceiling: 100 });

@@ -28,7 +28,7 @@ use crate::owner::abandoned::{self, Abandoned};
 use crate::owner::{LiveLimits, Owner, TierLimits, TierOptions, TierStatistics};
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
-use crate::warm::{WarmOptions, WarmTier};
+use crate::warm::{Keeper, WarmOptions, WarmTier};
 
 /// Who may write to a store while a handle is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -140,6 +140,7 @@ struct Inner {
     /// The same, for those who cannot wait.
     hot: Mutex<Option<Weak<Owner>>>,
     abandoned: Mutex<Option<Abandoned>>,
+    keeper: Keeper,
 }
 
 impl Engine {
@@ -205,6 +206,7 @@ impl Engine {
             taken_over: Mutex::default(),
             hot: Mutex::default(),
             abandoned: Mutex::default(),
+            keeper: Keeper::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -255,6 +257,7 @@ impl Engine {
         let known = self.pin(&self.log().snapshot());
         let head = self.newest().await?;
         self.warm().note(head.snapshot());
+        self.inner.keeper.seen(self.ground(), &head);
         let pin = self.pin(head.snapshot());
         drop(known);
         Ok(head.with_pin(pin))
@@ -383,6 +386,7 @@ impl Engine {
     pub async fn close(&self) -> Result<(), Error> {
         let mut owner = self.inner.owner.lock().await;
         let Some(claimed) = owner.as_ref() else { return Ok(()) };
+        let _closing = self.warm().close();
         claimed.close().await?;
         *owner = None;
         *self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner) = None;

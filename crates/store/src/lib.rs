@@ -88,4 +88,7 @@ pub use upkeep::{Maintained, UpkeepMode};
 pub use vacuum::{FileCount, VacuumFile, VacuumOptions, VacuumReason, VacuumReport};
 pub use view::SeriesView;
 pub use wal_check::{WalRepair, WalReport, inspect_wal, repair_wal};
-pub use warm::{WarmDevices, WarmFile, WarmKeep, WarmOptions, WarmPlace, WarmStatistics, WarmTier};
+pub use warm::{
+    WarmDevices, WarmFile, WarmFill, WarmKeep, WarmLeftOut, WarmOptions, WarmPlace, WarmStatistics,
+    WarmTier,
+};

@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::error::WarmError;
 use crate::segment::Segment;
 
+/// So many segments to evict are looked for at once, since all are looked through for that.
+const NEXT_MAX: usize = 64;
+
 /// A budget of bytes, and what lies within it.
 #[derive(Debug)]
 pub struct Ledger {
@@ -24,6 +27,9 @@ pub struct Ledger {
     hits: AtomicU64,
     evictions: AtomicU64,
     segments: Mutex<Vec<Weak<Segment>>>,
+    /// Segments that were not used for longest when all were looked at last, with when they were used; the
+    /// next to go is the last.
+    next: Mutex<Vec<(u64, Weak<Segment>)>>,
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
     shared: Option<Arc<dyn SharedMemory>>,
 }
@@ -106,6 +112,7 @@ impl Ledger {
             hits: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             segments: Mutex::default(),
+            next: Mutex::default(),
             fallbacks: Mutex::default(),
             shared: None,
         }
@@ -179,7 +186,12 @@ impl Ledger {
         self.seals.fetch_add(1, Ordering::Relaxed);
         self.touch(segment);
         let mut segments = self.segments();
-        segments.retain(|segment| segment.strong_count() > 0);
+        // Where there is no room for more, so that each is looked at a few times in all.
+        if segments.len() == segments.capacity() {
+            segments.retain(|segment| segment.strong_count() > 0);
+            let room = segments.len().max(NEXT_MAX);
+            segments.reserve(room);
+        }
         segments.push(Arc::downgrade(segment));
     }
 
@@ -253,9 +265,33 @@ impl Ledger {
     ///
     /// One that is read would not give its bytes back yet.
     fn evict_one(&self) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked for once if there are none left, or none of them will do any more.
+        for is_new in [false, true] {
+            if is_new {
+                *next = self.not_used_for_longest();
+            }
+            while let Some((used_at, segment)) = next.pop() {
+                let Some(segment) = segment.upgrade() else { continue };
+                let is_idle = segment.used_at() == used_at && !segment.is_in_use();
+                if is_idle && self.evict(&segment) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// The segments that were not used for longest of those that nobody reads, the first of them last.
+    fn not_used_for_longest(&self) -> Vec<(u64, Weak<Segment>)> {
         let live = self.live();
         let idle = live.iter().filter(|segment| !segment.is_in_use());
-        idle.min_by_key(|segment| segment.used_at()).is_some_and(|segment| self.evict(segment))
+        let mut idle: Vec<_> =
+            idle.map(|segment| (segment.used_at(), Arc::downgrade(segment))).collect();
+        idle.sort_unstable_by_key(|(used_at, _)| *used_at);
+        idle.truncate(NEXT_MAX);
+        idle.reverse();
+        idle
     }
 
     fn live(&self) -> Vec<Arc<Segment>> {

@@ -11,11 +11,16 @@ use super::WarmFile;
 use super::series::SeriesTable;
 use crate::series_schema::SeriesSchema;
 
+/// Fewer files than these are not looked through.
+const LOOKED_AT_MIN: usize = 64;
+
 /// Files that are warm, and the tables of their series.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     files: HashMap<FileId, HeldFile>,
     series: HashMap<NodeId, HeldSeries>,
+    /// How many files there may be before those are forgotten whose rows were let go.
+    look_at: usize,
     /// The commit up to which files were looked through that have gone.
     seen: Option<CommitVersion>,
 }
@@ -51,9 +56,16 @@ impl Held {
         held.file.segment.is_resident().then(|| held.file.clone())
     }
 
-    /// Adds a file, and forgets those whose rows were let go to make room for it.
+    pub(super) fn has_series(&self, node: NodeId) -> bool {
+        self.files.values().any(|held| held.node == node)
+    }
+
+    /// Adds a file, and now and then forgets those whose rows were let go.
     pub(super) fn insert(&mut self, file: FileId, held: HeldFile) {
-        self.files.retain(|_, held| held.file.segment.is_resident());
+        if self.files.len() >= self.look_at.max(LOOKED_AT_MIN) {
+            self.files.retain(|_, held| held.file.segment.is_resident());
+            self.look_at = self.files.len() * 2;
+        }
         self.files.insert(file, held);
     }
 
@@ -75,12 +87,16 @@ impl Held {
         schema: &SeriesSchema,
         memory: &MemoryBudget,
     ) -> Result<Arc<SeriesTable>, WarmError> {
-        let held = self.series.entry(node).or_insert_with(|| HeldSeries {
-            table: SeriesTable::try_new(schema, &[], memory).map(Arc::new),
-            left_out: Vec::new(),
-            seen: Weak::new(),
-        });
-        held.table.clone()
+        if let Some(held) = self.series.get(&node) {
+            return held.table.clone();
+        }
+        let table = SeriesTable::try_new(schema, &[], memory).map(Arc::new);
+        // There may be room later.
+        if !matches!(table, Err(WarmError::OutOfMemory { .. })) {
+            let held = HeldSeries { table: table.clone(), left_out: Vec::new(), seen: Weak::new() };
+            self.series.insert(node, held);
+        }
+        table
     }
 
     /// What is to become of a series after a seal has failed: whether there is another table to try it
@@ -111,7 +127,12 @@ impl Held {
         }
         held.left_out.push(column.clone());
         held.table = SeriesTable::try_new(schema, &held.left_out, memory).map(Arc::new);
-        held.table.is_ok()
+        let is_there = held.table.is_ok();
+        if matches!(held.table, Err(WarmError::OutOfMemory { .. })) {
+            // There may be room later.
+            self.series.remove(&node);
+        }
+        is_there
     }
 
     /// Takes out the files that are not in the newest state any more, as far as that is in memory.
@@ -142,7 +163,9 @@ impl Held {
         let nodes: HashSet<NodeId> = self.files.values().map(|held| held.node).collect();
         // What was found out about a series is kept; a table that nothing needs is not.
         self.series.retain(|node, series| {
-            nodes.contains(node) || series.table.is_err() || !series.left_out.is_empty()
+            let is_there = snapshot.tree().node(*node).is_some();
+            let is_known = series.table.is_err() || !series.left_out.is_empty();
+            nodes.contains(node) || is_there && is_known
         });
         gone
     }

@@ -6,7 +6,10 @@
 //! | `opening` | a backend opened at the first seal, and its place in the memory budget |
 //! | `series` | the table of each series |
 //! | `held` | which segment stands for which file |
-//! | `flushed` | segments of files that are about to be committed |
+//! | `ahead` | segments of files that are about to be committed |
+//! | `gather` | the rows of a file on their way into a segment |
+//! | `fill` | files made warm on purpose |
+//! | `keep` | recent files kept warm |
 //! | `statistics` | how much is warm, and what has been done |
 //!
 //! ```text
@@ -21,8 +24,11 @@
 //! 3. No failure here is one of a flush, an append or a read: it is counted, and told once.
 //! 4. Nothing is opened, and no memory taken, before the first seal.
 
-mod flushed;
+mod ahead;
+mod fill;
+mod gather;
 mod held;
+mod keep;
 mod opening;
 mod options;
 mod series;
@@ -37,8 +43,10 @@ use tidelog_core::{FileId, MemoryBudget, NodeId};
 use tidelog_oplog::Snapshot;
 use tidelog_warm::{Answer, Request, Segment, WarmBackend, WarmError, WarmTable};
 
-pub(crate) use self::flushed::Ahead;
+pub(crate) use self::ahead::Ahead;
+pub use self::fill::{WarmFill, WarmLeftOut};
 use self::held::{Held, HeldFile};
+pub(crate) use self::keep::Keeper;
 use self::opening::Opened;
 pub use self::options::{WarmDevices, WarmKeep, WarmOptions, WarmPlace};
 use self::series::SeriesTable;
@@ -61,6 +69,9 @@ struct Inner {
     files: AtomicU64,
     dropped: AtomicU64,
     is_dead: AtomicBool,
+    keep: Mutex<WarmKeep>,
+    /// How many are at closing the handle.
+    closing: AtomicU64,
     notes: Mutex<Notes>,
 }
 
@@ -83,6 +94,17 @@ pub struct WarmFile {
     pub columns: Arc<[Option<usize>]>,
 }
 
+/// A handle that is being closed.
+pub(crate) struct Closing {
+    tier: WarmTier,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.tier.inner.closing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl WarmTier {
     pub(crate) fn new(options: &WarmOptions, memory: &MemoryBudget) -> Self {
         let inner = Inner {
@@ -93,6 +115,8 @@ impl WarmTier {
             files: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             is_dead: AtomicBool::new(false),
+            keep: Mutex::new(options.keep),
+            closing: AtomicU64::new(0),
             notes: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -106,7 +130,30 @@ impl WarmTier {
 
     /// Whether what is flushed is to be warm.
     pub(crate) fn takes_flushed(&self) -> bool {
-        self.is_on() && self.inner.options.keep != WarmKeep::Off
+        let is_closing = self.inner.closing.load(Ordering::Relaxed) > 0;
+        self.is_on() && self.keep() != WarmKeep::Off && !is_closing
+    }
+
+    /// As long as the answer is there, nothing that is flushed becomes warm: the handle is being closed.
+    pub(crate) fn close(&self) -> Closing {
+        self.inner.closing.fetch_add(1, Ordering::Relaxed);
+        Closing { tier: self.clone() }
+    }
+
+    /// Whether anything was ever to be warm.
+    pub(crate) fn is_open(&self) -> bool {
+        self.inner.opened.get().is_some()
+    }
+
+    /// What is kept warm without being asked for.
+    #[must_use]
+    pub fn keep(&self) -> WarmKeep {
+        *self.inner.keep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what is to be kept warm from now on. What is warm stays so until its room is needed.
+    pub fn set_keep(&self, keep: WarmKeep) {
+        *self.inner.keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
     }
 
     /// The segment of a file, if its rows are held now. Does not block.
@@ -178,6 +225,23 @@ impl WarmTier {
         }
     }
 
+    /// Bytes that a file with so many rows would take as a segment, about, and that all may take. Blocks.
+    fn size(
+        &self,
+        node: NodeId,
+        schema: &SeriesSchema,
+        rows: u64,
+    ) -> Result<(u64, u64), WarmError> {
+        let budget = self.backend().stats().budget_bytes;
+        let bytes = self.table_of(node, schema)?.row_bytes().saturating_mul(rows);
+        Ok((bytes, budget - budget / 20))
+    }
+
+    /// Whether any file of the series is warm.
+    pub(crate) fn has_series(&self, node: NodeId) -> bool {
+        self.is_on() && self.held().has_series(node)
+    }
+
     /// Answers a request about segments of one table, in the order given.
     ///
     /// Blocks.
@@ -196,6 +260,14 @@ impl WarmTier {
             self.tell(error);
         }
         answer
+    }
+
+    /// Why there is no warm tier, for people.
+    fn why_off(&self) -> String {
+        match self.inner.options.is_off() {
+            true => "it is switched off; set `warm_backend`".to_owned(),
+            false => self.out_of_use().to_string(),
+        }
     }
 
     /// Counts that something warm was read from its file instead, for a reason that [`Self::run`] was

@@ -14,6 +14,8 @@ use crate::series_schema::SeriesSchema;
 const DICTIONARY_PART: u64 = 8;
 const DICTIONARY_BYTES_MAX: u64 = 64 << 20;
 const DICTIONARY_BYTES_MIN: u64 = 64 << 10;
+/// What a table takes without a row, about, with what is known of its segments.
+const TABLE_BYTES: u64 = 4 << 10;
 
 /// A series as segments hold it: its table, and where its columns are.
 #[derive(Debug)]
@@ -55,7 +57,12 @@ impl SeriesTable {
         let bytes = bytes.clamp(DICTIONARY_BYTES_MIN, DICTIONARY_BYTES_MAX);
         let spec = TableSpec::try_new(Arc::new(Schema::new(held)), time, keys)?
             .with_dictionary_bytes_max(usize::try_from(bytes).unwrap_or(usize::MAX));
-        let memory = Mutex::new(memory.account(Holder::Warm));
+        let mut account = memory.account(Holder::Warm);
+        account.try_set(TABLE_BYTES).map_err(|shortage| WarmError::OutOfMemory {
+            wanted: shortage.bytes,
+            free: shortage.free,
+        })?;
+        let memory = Mutex::new(account);
         Ok(Self { table: WarmTable::new(spec), columns: places.into(), memory })
     }
 
@@ -66,9 +73,19 @@ impl SeriesTable {
         Ok(batches.iter().map(|batch| batch.project(&held)).collect::<Result<_, _>>()?)
     }
 
+    /// Bytes that a row takes in a segment, about, without its key.
+    pub(super) fn row_bytes(&self) -> u64 {
+        let spec = self.table.spec();
+        let width = |column: usize| {
+            let form = spec.form(column).ok().filter(|_| spec.key_position(column).is_none());
+            form.map_or(0, |form| form.physical_type().primitive_width().unwrap_or(1))
+        };
+        (0..spec.columns()).map(width).sum::<usize>() as u64
+    }
+
     /// Says to the memory budget what dictionaries and keys take.
     pub(super) fn count_memory(&self) {
-        let bytes = self.table.bytes() as u64;
+        let bytes = TABLE_BYTES + self.table.bytes() as u64;
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).set(bytes);
     }
 }

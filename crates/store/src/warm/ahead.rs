@@ -1,4 +1,4 @@
-//! Segments of files that are about to be committed.
+//! Segments of files that are about to be committed: of a flush, a compaction, a change of data.
 //!
 //! They are there before the view changes, so that the files which it then has are warm. If the commit
 //! does not come, nothing names the files, and the segments go.
@@ -10,11 +10,15 @@ use tidelog_core::{FileId, NodeId};
 use tidelog_oplog::FileRow;
 
 use super::WarmTier;
+use super::gather::{self, Failure};
+use crate::encode::EncodedFile;
+use crate::error::Error;
 use crate::hot::HotSeries;
 use crate::series_schema::SeriesSchema;
 
 /// Reasons why a file is not warm.
 const NOT_UNIQUE: &str = "not_unique";
+const UNREADABLE: &str = "unreadable";
 const NO_TIMES: &str = "no_times";
 const OTHER_ROWS: &str = "other_rows";
 
@@ -35,20 +39,51 @@ impl WarmTier {
     pub(crate) fn ahead(&self) -> Ahead {
         Ahead { inner: Arc::new(Waiting { tier: self.clone(), files: Mutex::default() }) }
     }
+
+    /// Whether files that are written in the place of these are to be warm: most of their rows are.
+    pub(crate) fn are_warm(&self, files: &[Arc<FileRow>]) -> bool {
+        let rows = |is_counted: &dyn Fn(&FileRow) -> bool| -> u64 {
+            files.iter().filter(|file| is_counted(file)).map(|file| file.rows).sum()
+        };
+        let warm = rows(&|file| self.find(file.file).is_some());
+        warm > 0 && warm >= rows(&|file| file.until.is_none()) / 2
+    }
 }
 
 impl Ahead {
     /// Makes a file warm if that can be done. Blocks.
-    pub(crate) fn seal(
-        &self,
-        file: FileId,
-        schema: &SeriesSchema,
-        node: NodeId,
-        batches: &[RecordBatch],
-    ) {
+    fn seal(&self, file: FileId, schema: &SeriesSchema, node: NodeId, batches: &[RecordBatch]) {
         // Counted and told there.
         if self.inner.tier.seal_as(file, schema, node, batches, false).is_ok() {
             self.inner.files().push(file);
+        }
+    }
+
+    /// Makes a file warm that was written in the place of others, if that can be done.
+    pub(crate) async fn warmed(
+        &self,
+        schema: &SeriesSchema,
+        row: &FileRow,
+        file: EncodedFile,
+    ) -> Result<EncodedFile, Error> {
+        let (ahead, schema, row) = (self.clone(), schema.clone(), row.clone());
+        let sealing = tokio::task::spawn_blocking(move || {
+            ahead.seal_encoded(&schema, row, &file);
+            file
+        });
+        sealing.await.map_err(|_| Error::Closed)
+    }
+
+    fn seal_encoded(&self, schema: &SeriesSchema, row: FileRow, file: &EncodedFile) {
+        let row = Arc::new(row);
+        let tier = &self.inner.tier;
+        if !is_worth_it(schema, &row) {
+            return tier.note_fallback(NOT_UNIQUE);
+        }
+        match gather::of_encoded(tier, schema, &row, file) {
+            Ok(gathered) => self.seal(row.file, schema, row.node, &gathered.rows),
+            Err(Failure::Warm(error)) => tier.note_fallback(error.reason()),
+            Err(Failure::Read(_)) => tier.note_fallback(UNREADABLE),
         }
     }
 
@@ -56,8 +91,7 @@ impl Ahead {
     pub(crate) fn seal_series(&self, series: &HotSeries, files: &[FileRow]) {
         let schema = series.schema();
         for file in files {
-            // Rows that replace one another would be read from the file in any case.
-            if schema.dedup() && !file.unique {
+            if !is_worth_it(schema, file) {
                 self.inner.tier.note_fallback(NOT_UNIQUE);
                 continue;
             }
@@ -76,6 +110,12 @@ impl Ahead {
             held.commit(file);
         }
     }
+}
+
+/// Whether a segment of the file could serve reads: rows that replace one another, or were replaced, are
+/// told apart where files are read.
+pub(super) fn is_worth_it(schema: &SeriesSchema, file: &FileRow) -> bool {
+    file.until.is_none() && (file.unique || !schema.dedup())
 }
 
 /// The hot rows that a file has been made of, as slices. Files of one flush share no event time, and
