@@ -169,10 +169,9 @@ async fn put(
 ) -> Result<FileRow, Error> {
     let id = FileId::random(ground.env.randomness.as_ref());
     let row = file.row(id, &rewrite.path, rewrite.node);
-    let file = match warm {
-        Some(warm) => warm.warmed(&rewrite.schema, &row, file).await?,
-        None => file,
-    };
+    if let Some(warm) = warm {
+        warm.seal_written(&rewrite.schema, &row, &file).await;
+    }
     ground.put_file(&row, file).await?;
     throttle.spend(row.size).await;
     Ok(row)

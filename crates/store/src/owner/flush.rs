@@ -178,8 +178,7 @@ impl Flusher {
         }
         if let Some(warm) = warm.cloned() {
             let rows: Vec<FileRow> = files.iter().map(|(row, _)| row.clone()).collect();
-            let sealing = move || warm.seal_series(&series, &rows);
-            tokio::task::spawn_blocking(sealing).await.map_err(|_| Error::Closed)?;
+            warm.seal_series(series, rows).await;
         }
         place.memory.set(files.iter().map(|(_, file)| file.bytes.len() as u64).sum());
         let mut rows = Vec::with_capacity(files.len());

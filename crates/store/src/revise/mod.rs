@@ -384,25 +384,14 @@ impl Revising<'_> {
         for file in encoded.await.map_err(|_| Error::Closed)?? {
             let id = FileId::random(self.engine.env().randomness.as_ref());
             let row = file.row(id, &path, node);
-            let file = self.warmed(&found_schema, &row, file).await?;
+            if self.engine.warm().has_series(node) {
+                self.files.warm().seal_written(&found_schema, &row, &file).await;
+            }
             self.engine.ground().put_file(&row, file).await?;
             files.push(row);
         }
         self.replacement = Some(Replacement { files: files.clone(), since });
         Ok((files, Some(since)))
-    }
-
-    /// Makes a file warm if others of its series are.
-    async fn warmed(
-        &self,
-        schema: &SeriesSchema,
-        row: &FileRow,
-        file: EncodedFile,
-    ) -> Result<EncodedFile, Error> {
-        if !self.engine.warm().has_series(row.node) {
-            return Ok(file);
-        }
-        self.files.warm().warmed(schema, row, file).await
     }
 
     fn op(&self) -> VersionOp {

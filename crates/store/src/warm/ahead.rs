@@ -12,13 +12,13 @@ use tidelog_oplog::FileRow;
 use super::WarmTier;
 use super::gather::{self, Failure};
 use crate::encode::EncodedFile;
-use crate::error::Error;
 use crate::hot::HotSeries;
 use crate::series_schema::SeriesSchema;
 
 /// Reasons why a file is not warm.
 const NOT_UNIQUE: &str = "not_unique";
 const UNREADABLE: &str = "unreadable";
+const ENDED: &str = "ended";
 const NO_TIMES: &str = "no_times";
 const OTHER_ROWS: &str = "other_rows";
 
@@ -60,18 +60,27 @@ impl Ahead {
     }
 
     /// Makes a file warm that was written in the place of others, if that can be done.
-    pub(crate) async fn warmed(
+    pub(crate) async fn seal_written(
         &self,
         schema: &SeriesSchema,
         row: &FileRow,
-        file: EncodedFile,
-    ) -> Result<EncodedFile, Error> {
-        let (ahead, schema, row) = (self.clone(), schema.clone(), row.clone());
-        let sealing = tokio::task::spawn_blocking(move || {
-            ahead.seal_encoded(&schema, row, &file);
-            file
-        });
-        sealing.await.map_err(|_| Error::Closed)
+        file: &EncodedFile,
+    ) {
+        let (schema, row, file) = (schema.clone(), row.clone(), file.clone());
+        self.off_the_runtime(move |ahead| ahead.seal_encoded(&schema, row, &file)).await;
+    }
+
+    /// Makes the files of a flushed series warm, as far as that can be done.
+    pub(crate) async fn seal_series(&self, series: Arc<HotSeries>, files: Vec<FileRow>) {
+        self.off_the_runtime(move |ahead| ahead.seal_flushed(&series, &files)).await;
+    }
+
+    /// Work that is no reason to fail, however it ends.
+    async fn off_the_runtime(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let ahead = self.clone();
+        if tokio::task::spawn_blocking(move || work(&ahead)).await.is_err() {
+            self.inner.tier.note_fallback(ENDED);
+        }
     }
 
     fn seal_encoded(&self, schema: &SeriesSchema, row: FileRow, file: &EncodedFile) {
@@ -87,8 +96,7 @@ impl Ahead {
         }
     }
 
-    /// Makes the files of a flushed series warm, as far as that can be done. Blocks.
-    pub(crate) fn seal_series(&self, series: &HotSeries, files: &[FileRow]) {
+    fn seal_flushed(&self, series: &HotSeries, files: &[FileRow]) {
         let schema = series.schema();
         for file in files {
             if !is_worth_it(schema, file) {
