@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidelog::arrow::array::RecordBatch;
+use tidelog::object_store::ObjectStore;
+use tidelog::object_store::memory::InMemory;
 use tidelog_core::{PathPattern, TimeRange};
+use tidelog_storage::counting::Operation;
 use tidelog_store::{Engine, WarmDevices, WarmPlace};
+use tidelog_testkit::{Fault, FaultError, FaultStore};
 use tidelog_warm::{
     Answer, BackendStats, HostBackend, Request, Segment, WarmBackend, WarmError, WarmTable,
 };
 
-use super::seen::{alone, append, batch, create, numbers, shared};
+use super::seen::{alone, append, batch, create, create_on, numbers, shared};
 
 /// What fails of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +135,26 @@ async fn without_a_device_the_tier_is_in_host_memory() {
     append(&engine, batch(0, 10, 0)).await;
     engine.fill_warm(&PathPattern::parse("/**").unwrap(), TimeRange::ALL).await.unwrap();
     assert!(engine.warm().stats().no_device.unwrap().contains("feature `gpu`"));
+}
+
+/// Files of a flush that does not come to its commit are named by nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_fails_leaves_no_segment() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let place = Arc::new(FaultStore::new(Arc::new(InMemory::new())));
+    let shared: Arc<dyn ObjectStore> = Arc::<FaultStore>::clone(&place);
+    let engine = create_on(shared, &alone(directory.path())).await;
+    append(&engine, batch(0, 50, 0)).await;
+    // The second file of the series, which is sealed by then.
+    engine.flush().await.unwrap();
+    append(&engine, batch(50, 50, 0)).await;
+    place.inject(Fault::new(FaultError::Generic).on(Operation::Put).at_path("series/"));
+    assert!(engine.flush().await.is_err());
+    engine.flush().await.unwrap();
+    let (found, tiers) = numbers(&engine).await;
+    assert_eq!((found.len(), tiers.warm), (100, 100));
+    let stats = engine.warm().stats();
+    assert_eq!((stats.seals, stats.segments, stats.rows), (3, 2, 100));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tidelog::arrow::array::AsArray;
+use tidelog::arrow::datatypes::Int64Type;
 use tidelog_core::{AsOf, EventTime, PathPattern, TimeRange};
+use tidelog_oplog::SeriesOptions;
 use tidelog_store::{Engine, VacuumOptions};
+use tidelog_warm::{Op, Output, Request};
 
 use super::seen::{Found, alone, append, batch, create, engine_alone, numbers, numbers_of, path};
 
@@ -42,6 +46,41 @@ async fn a_flush_fills_the_tier_and_a_reopened_store_is_cold() {
     let (found, tiers) = numbers(&engine).await;
     assert_eq!((found.len(), tiers), (400, Found { hot: 0, warm: 0, cold: 400 }));
     assert_eq!(engine.warm().stats().backend, "idle");
+}
+
+/// Rows of one key and time come in the order of their versions, in which the last of a key is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_equal_rows_the_latest_version_is_last() {
+    let (engine, _directory) = engine_alone().await;
+    let keyed = SeriesOptions::default().with_key_columns(["key"]);
+    engine.create_series(&path(), keyed).await.unwrap();
+    for version in 0..40 {
+        append(&engine, batch(version * 8, 8, 0)).await;
+        if version == 19 {
+            engine.flush().await.unwrap();
+        }
+    }
+    engine.flush().await.unwrap();
+    for is_compacted in [false, true] {
+        let view = engine.series(&path(), &AsOf::Head).await.unwrap();
+        let files: Vec<_> = view.files(TimeRange::ALL).collect();
+        assert_eq!(files.len(), if is_compacted { 1 } else { 2 });
+        let file = files[files.len() - 1];
+        let warm = engine.warm().find(file.file).unwrap();
+        let number = warm.columns[2].unwrap();
+        let request = Request::new(Op::LastPerKey { columns: vec![number], keys: None });
+        let segments = std::slice::from_ref(&warm.segment);
+        let answer = engine.warm().run(&warm.table, segments, &request).unwrap();
+        let Output::Rows(rows) = answer.output else { panic!("{:?}", answer.output) };
+        let mut found: Vec<i64> = rows
+            .iter()
+            .flat_map(|rows| rows.column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect();
+        found.sort_unstable();
+        // Of each key the second of its rows in the last version.
+        assert_eq!(found, [316, 317, 318, 319], "{is_compacted}");
+        engine.compact(&PathPattern::parse("/**").unwrap()).await.unwrap();
+    }
 }
 
 /// What is written while a handle is closed would be warm for nobody.

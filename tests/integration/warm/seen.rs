@@ -11,6 +11,7 @@ use tidelog::arrow::array::{
     TimestampMicrosecondArray,
 };
 use tidelog::arrow::datatypes::Int64Type;
+use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog_core::{AsOf, Env, TimeRange, TreePath};
 use tidelog_oplog::FileRow;
@@ -43,7 +44,11 @@ pub(super) fn shared() -> EngineOptions {
 }
 
 pub(super) async fn create(options: &EngineOptions) -> Engine {
-    Engine::create(Arc::new(InMemory::new()), Env::default(), options).await.unwrap()
+    create_on(Arc::new(InMemory::new()), options).await
+}
+
+pub(super) async fn create_on(place: Arc<dyn ObjectStore>, options: &EngineOptions) -> Engine {
+    Engine::create(place, Env::default(), options).await.unwrap()
 }
 
 /// An engine of one writer alone, in a directory that has to be kept.
