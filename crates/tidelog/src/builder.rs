@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_core::{Env, ErrorKind};
-use tidelog_query::{Queries, QueryOptions};
+use tidelog_query::{Queries, QueryOptions, WarmPushDowns};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{
     FileSystem, Location, OsFileSystem, Pins, ReadCache, StagedNames, StorageOptions, location,
@@ -310,6 +310,13 @@ impl StoreBuilder {
     pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
         self.queries = self.queries.with_key_pruning(key_pruning);
         self.called("key_pruning", |settings| settings.key_pruning = key_pruning)
+    }
+
+    /// Sets what of a plan may be moved to the warm tier; the answers are the same whatever is set.
+    /// Default: all that can be.
+    pub fn with_warm_push_downs(mut self, warm: WarmPushDowns) -> Self {
+        self.queries = self.queries.with_warm(warm);
+        self
     }
 
     /// Chooses numbers that go together; they stand just above the defaults, so that whatever else is

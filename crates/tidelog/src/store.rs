@@ -13,7 +13,7 @@ use tidelog_core::{
 use tidelog_oplog::{
     EntryType, FileOrder, Node, Partition, SeriesOptions, SeriesState, VersionRow,
 };
-use tidelog_query::{Queries, SqlPolicy};
+use tidelog_query::{Queries, SqlPolicy, WarmPushDowns};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
 use tidelog_store::{
     CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers, WarmFill,
@@ -195,6 +195,13 @@ impl Store {
 
     pub(crate) fn queries(&self) -> &Queries {
         &self.queries
+    }
+
+    /// The same store, of whose queries only this is moved to the warm tier. The answers are the
+    /// same whatever is.
+    #[must_use]
+    pub fn with_warm_push_downs(&self, warm: &WarmPushDowns) -> Self {
+        Self { queries: self.queries.with_warm(warm), ..self.clone() }
     }
 
     /// The same store, whose reads see these appends to series that exist as well, one piece in
