@@ -49,17 +49,19 @@ pub(super) enum Place {
 
 impl Divided {
     /// The files of a scan: those that are seen whole and held by the warm tier, and the others.
-    pub(super) fn of(source: &SeriesSource) -> Self {
-        let facts = source.facts();
+    /// `None` if none is warm: scans may have very many files.
+    pub(super) fn of(source: &SeriesSource) -> Option<Self> {
+        let files = &source.facts().by_time;
+        let tier = source.facts().engine.warm();
+        let find = |file: &ScanFile| tier.find(file.row.file).filter(|_| is_seen_whole(file));
+        let found: Vec<_> = files.iter().map(find).collect();
+        if found.iter().all(Option::is_none) {
+            return None;
+        }
         let (mut held, mut others) = (Vec::<Held>::new(), Vec::new());
         let mut places = HashMap::new();
-        for file in &facts.by_time {
-            let whole = !file.hot
-                && !file.partly_visible
-                && file.row.until.is_none()
-                && file.part == Part::Whole;
-            let warm = Some(file).filter(|_| whole);
-            let Some(warm) = warm.and_then(|file| facts.engine.warm().find(file.row.file)) else {
+        for (file, warm) in files.iter().zip(found) {
+            let Some(warm) = warm else {
                 others.push(file.clone());
                 continue;
             };
@@ -70,7 +72,7 @@ impl Divided {
             });
             held[place].files.push(WarmFile { file: file.clone(), segment: warm.segment });
         }
-        Self { held, others }
+        Some(Self { held, others })
     }
 
     /// How many files are warm.
@@ -82,6 +84,11 @@ impl Divided {
     pub(super) fn scan_files(&self) -> Vec<ScanFile> {
         self.held.iter().flat_map(|held| &held.files).map(|warm| warm.file.clone()).collect()
     }
+}
+
+fn is_seen_whole(file: &ScanFile) -> bool {
+    let is_file = !file.hot && file.part == Part::Whole;
+    is_file && !file.partly_visible && file.row.until.is_none()
 }
 
 /// The path is a constant of each file, see `scan::files`.

@@ -150,8 +150,8 @@ impl Scan {
         if depth == 0 && !between.is_empty() || !source.facts().engine.warm().is_on() {
             return None;
         }
-        let divided = Divided::of(&source);
-        (divided.files() > 0).then_some(Self { source, between, divided })
+        let divided = Divided::of(&source)?;
+        Some(Self { source, between, divided })
     }
 
     /// The scan with its warm files fetched from memory, or with a word on why they are not.
