@@ -385,6 +385,11 @@ expect 0 --json tiers
 has out '"owner_state":"living"'
 expect 0 sql 'SELECT tier, appends, owner FROM tidelog.tiers' --format csv
 has out "hot,2000,\"process $holder on"
+expect 0 --json tiers
+has out '"tier":"warm"'
+has out '"backend":"off"'
+expect 0 --warm-backend host --warm-keep 7d --json config show
+has out '"warm_keep"'
 interrupted 3 tiers --watch
 has out "process $holder"
 expect 0 --json wal inspect

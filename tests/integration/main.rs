@@ -26,6 +26,8 @@
 //! | `changes` | is every version told once, as it lands? |
 //! | `reworked` | helpers: a series whose data many writers change, and what must be there by its log |
 //! | `settings` | does the right layer win, is what is wrong told, and do open stores take changes? |
+//! | `warm` | is what is warm what is in files, whatever moves, fails or is let go? |
+//! | `warm_sql` | does what is moved to the warm tier change no answer? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
 //! | `by_hand` | helpers: stores that compact only when asked to, and rows of their versions |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
@@ -86,3 +88,7 @@ mod support;
 mod take_over;
 #[cfg(test)]
 mod upkeep;
+#[cfg(test)]
+mod warm;
+#[cfg(test)]
+mod warm_sql;

@@ -141,11 +141,14 @@ fn bad_values(name: &str) -> &'static [&'static str] {
         "durability" => &["disk", "interval", "interval:250"],
         "hot_max_rows" | "partitions" => &["lots", "0", "-1", "1.5", "1MB"],
         "hot_max_bytes" | "wal_max_bytes" | "memory" | "cache_size" | "compaction_target"
-        | "compaction_rate" => &["lots", "0", "-1", "1.5GB"],
+        | "compaction_rate" | "warm_max_bytes" => &["lots", "0", "-1", "1.5GB"],
         "hot_max_age" | "max_staleness" => &["soon", "10", "-1s"],
         "log_retention" => &["soon", "10", "1500ms"],
         "key_pruning" | "compaction" => &["yes", "1"],
         "upkeep" => &["never", "1"],
+        "warm_backend" => &["gpu", "on", "Host"],
+        "warm_device" => &["first", "-1", "0.5"],
+        "warm_keep" => &["on", "7", "recent", "-1d"],
         _ => &[""],
     }
 }
@@ -347,15 +350,17 @@ async fn what_may_not_change_under_way_does_not() {
     let before = store.settings();
     let text = "durability = \"memory\"\nwal_dir = \"elsewhere\"\nlog_retention = \"1h\"
         memory = \"1GB\"\nkey_pruning = false\nupkeep = \"on_request\"\ncache = \"c\"\ncache_size = 1
+        warm_backend = \"host\"\nwarm_device = 1\nwarm_max_bytes = \"1MB\"\nwarm_keep = \"off\"
         mode = \"shared\"\nhot_max_rows = 77";
     write(directory.path(), TOML, text);
     let reloaded = store.reload_config().await.unwrap();
-    assert_eq!(names(&reloaded.applied), ["hot_max_rows"]);
+    assert_eq!(names(&reloaded.applied), ["hot_max_rows", "warm_keep"]);
     assert_eq!(names(&reloaded.refused), ["wal_dir", "durability", "log_retention"]);
     assert_eq!(reloaded.refused[1].to_string(), "durability: sync → memory");
     // The mode was set by a call, which wins.
-    let expected = ["memory", "key_pruning", "upkeep", "cache", "cache_size"];
-    assert_eq!(names(&reloaded.need_restart), expected);
+    let warm = ["warm_backend", "warm_device", "warm_max_bytes"];
+    let expected = [&["memory", "key_pruning", "upkeep"][..], &warm, &["cache", "cache_size"]];
+    assert_eq!(names(&reloaded.need_restart), expected.concat());
     let after = store.settings();
     assert_eq!(after.hot_max_rows, 77);
     assert_eq!((after.durability, after.wal_dir), (WalDurability::Sync, before.wal_dir));

@@ -37,6 +37,11 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     kibibytes(&read("/proc/self/status"), "VmRSS").map(|kib| kib * 1024)
 }
 
+/// Threads of this process.
+pub(crate) fn threads() -> Option<i64> {
+    field(&read("/proc/self/status"), "Threads")?.parse().ok()
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

@@ -57,6 +57,8 @@ enum Workload {
     Range(range::RangeArgs),
     /// The cpu-only queries of the Time Series Benchmark Suite, in SQL
     Tsbs(tsbs::TsbsArgs),
+    /// The same over rows in memory, and what the warm tier costs
+    Warm(tsbs::warm::WarmArgs),
     /// One ordered read of a large series in bounded memory
     FullRead(full_read::FullReadArgs),
     /// A log of very many versions over very many series
@@ -125,6 +127,7 @@ async fn run(cli: Cli) -> Result<()> {
         Workload::AppendMany(args) => append_many::run(&args, &common.resolve()?).await,
         Workload::Range(args) => range::run(&args, &common.resolve()?).await,
         Workload::Tsbs(args) => tsbs::run(&args, &common.resolve()?).await,
+        Workload::Warm(args) => tsbs::warm::run(&args, &common.resolve()?).await,
         Workload::FullRead(args) => full_read::run(&args, &common.resolve()?).await,
         Workload::ManySeries(args) => log::many_series::run(&args, &common.resolve()?).await,
         Workload::ColdRange(args) => log::cold_range::run(&args, &common.resolve()?).await,

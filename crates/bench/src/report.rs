@@ -11,11 +11,12 @@ use clap::Args;
 use crate::results::{Check, Document, Figure, Measurement, load};
 
 /// The order of the page; documents with other names follow.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "append",
     "append-many",
     "range",
     "tsbs",
+    "warm",
     "full-read",
     "cold-range",
     "many-series",

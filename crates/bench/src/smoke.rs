@@ -63,6 +63,25 @@ async fn tsbs_runs_small() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn warm_runs_small() -> Result<()> {
+    let folder = folder()?;
+    let args = tsbs::warm::WarmArgs {
+        hosts: 12,
+        hours: 26,
+        rounds: 1,
+        warmups: 0,
+        threads: 2,
+        memory_mib: 512,
+        openings: 2,
+    };
+    tsbs::warm::run(&args, &folder.common).await?;
+    let document = load(&folder.common.results.join("warm.json"))?;
+    assert_eq!(document.figures.len(), 13 + 1 + 1 + 3);
+    assert!(document.checks.iter().all(|check| check.passed), "{:?}", document.checks);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_commits_runs_small() -> Result<()> {
     let folder = folder()?;
     let args = many_commits::ManyCommitsArgs { commits: 60, series: 3, rows: 2, window: 20 };

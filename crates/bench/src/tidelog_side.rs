@@ -8,7 +8,8 @@ use arrow::array::{AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
 use tidelog::{
     AsOf, FileOrder, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
-    StoreBuilder, StoreStatistics, TierStatistics, TimeRange, Version, WorkingDirectory,
+    StoreBuilder, StoreStatistics, TierStatistics, TimeRange, Version, WarmPushDowns,
+    WorkingDirectory,
 };
 
 /// For so long nobody commits anything before the background is taken to be done.
@@ -44,6 +45,26 @@ impl Tidelog {
     ) -> Result<Self> {
         let builder = Store::builder(text(folder)?).with_mode(Mode::Exclusive);
         Ok(Self::of(set(builder).open_or_create().await?))
+    }
+
+    /// A store that others may write too, with other settings than the default.
+    pub(crate) async fn open_with(
+        folder: &Path,
+        set: impl FnOnce(StoreBuilder) -> StoreBuilder,
+    ) -> Result<Self> {
+        let builder = Store::builder(text(folder)?).with_mode(Mode::Shared);
+        Ok(Self::of(set(builder).open().await?))
+    }
+
+    /// Makes all files of a series warm; their rows, and the bytes that they take there.
+    pub(crate) async fn warm(&self, path: &str) -> Result<(u64, u64)> {
+        let filled = self.store.warm(path, TimeRange::ALL).await?;
+        Ok((filled.rows, filled.bytes))
+    }
+
+    /// The same store, of which nothing is asked of the warm tier.
+    pub(crate) fn without_warm(&self) -> Self {
+        Self::of(self.store.with_warm_push_downs(&WarmPushDowns::none()))
     }
 
     /// A store whose files nobody merges unless asked to.

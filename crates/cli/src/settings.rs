@@ -77,6 +77,20 @@ pub(crate) struct SettingFlags {
     /// [default: 1d]
     #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "TIME", value_parser = of("log_retention"))]
     log_retention: Option<String>,
+    /// Where copies of files lie in memory that serve reads of a process which goes on: `off`, `host`, `cuda`,
+    /// or what there is, `auto` [default: off]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "WHERE", value_parser = of("warm_backend"))]
+    warm_backend: Option<String>,
+    /// Number of their device [default: 0]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "NUMBER", value_parser = of("warm_device"))]
+    warm_device: Option<String>,
+    /// Bytes that they may take [default: a quarter of --memory, or 2GiB of a device]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "BYTES", value_parser = of("warm_max_bytes"))]
+    warm_max_bytes: Option<String>,
+    /// What is kept there without being asked for: `off`, nothing; `flushed`, what one writer alone writes to
+    /// files; a time such as 7d, this and whatever is not older than the newest rows by more [default: flushed]
+    #[arg(long, global = true, help_heading = SETTINGS, hide_short_help = true, value_name = "WHAT", value_parser = of("warm_keep"))]
+    warm_keep: Option<String>,
     /// Keep what is read of a remote store in this local directory, so that it is fetched once. It
     /// may be deleted at any time. Does nothing for a store in a directory
     #[arg(long, global = true, help_heading = SETTINGS, value_name = "DIR", value_parser = of("cache"))]
@@ -145,6 +159,10 @@ impl SettingFlags {
             ("compaction_target", &self.compaction_target),
             ("compaction_rate", &self.compaction_rate),
             ("log_retention", &self.log_retention),
+            ("warm_backend", &self.warm_backend),
+            ("warm_device", &self.warm_device),
+            ("warm_max_bytes", &self.warm_max_bytes),
+            ("warm_keep", &self.warm_keep),
             ("cache", &self.cache),
             ("cache_size", &self.cache_size),
         ]
@@ -154,11 +172,12 @@ impl SettingFlags {
 }
 
 /// Where the settings of a command come from. A command writes once and ends, so it has no use for
-/// a background, and takes the store for itself only where that is asked for.
+/// a background or a warm tier, and takes the store for itself only where that is asked for.
 pub(crate) fn layers(globals: &Globals) -> Layers {
     let mut layers = Layers::new()
         .with_default("mode", "shared")
         .with_default("upkeep", "on_request")
+        .with_default("warm_backend", "off")
         .with_environment(std::env::vars_os());
     if let Some(file) = &globals.config {
         layers = layers.with_config_file(file);
@@ -183,7 +202,8 @@ mod tests {
                 "preset" => "small",
                 "mode" => "exclusive",
                 "durability" => "interval:250ms",
-                "hot_max_age" | "max_staleness" | "log_retention" => "7s",
+                "hot_max_age" | "max_staleness" | "log_retention" | "warm_keep" => "7s",
+                "warm_backend" => "host",
                 "key_pruning" | "compaction" => "false",
                 "upkeep" => "background",
                 "store" | "wal_dir" | "cache" => "place",

@@ -9,14 +9,16 @@
 //!
 //! Invariants:
 //! 1. Growth that is asked for keeps the sum; within the holder's own floor it is never refused.
-//! 2. Nobody is made to give back: a holder that is refused has to let go of something of its own.
+//! 2. Nobody but a *lender* is made to give back: a holder that is refused has to let go of something
+//!    of its own. A lender holds copies. What it has beyond its floor counts as free for the others,
+//!    and it is asked to let go of some before one of them is refused.
 //! 3. Only [`Account::set`] and [`Account::grow`] can exceed the limit, for memory that is in use
 //!    already. What is beyond is missing for the others until it is given back.
 //!
 //! Nothing is allocated here: holders count what they take.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Who holds memory of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,19 +36,22 @@ pub enum Holder {
     Compaction,
     /// Decoded footers of data files.
     Footers,
+    /// Segments of the warm tier in the host's memory.
+    Warm,
     /// Queries.
     Queries,
 }
 
 impl Holder {
     /// All holders.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Queue,
         Self::Hot,
         Self::Flush,
         Self::Log,
         Self::Compaction,
         Self::Footers,
+        Self::Warm,
         Self::Queries,
     ];
 
@@ -60,6 +65,7 @@ impl Holder {
             Self::Log => "log",
             Self::Compaction => "compaction",
             Self::Footers => "footers",
+            Self::Warm => "warm",
             Self::Queries => "queries",
         }
     }
@@ -91,6 +97,13 @@ struct Inner {
     limit: u64,
     shares: [Share; Holder::ALL.len()],
     state: Mutex<State>,
+    lender: OnceLock<(Holder, Weak<dyn Lender>)>,
+}
+
+/// A holder of copies, which lets go of some when another holder needs the memory.
+pub trait Lender: fmt::Debug + Send + Sync {
+    /// Gives back so many bytes, or as many as it can; tells whether there were any. Does not block.
+    fn give_back(&self, bytes: u64) -> bool;
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -124,7 +137,14 @@ impl MemoryBudget {
                 share.floor = u64::try_from(part).unwrap_or(limit);
             }
         }
-        Self { inner: Arc::new(Inner { limit, shares, state: Mutex::default() }) }
+        let (state, lender) = (Mutex::default(), OnceLock::new());
+        Self { inner: Arc::new(Inner { limit, shares, state, lender }) }
+    }
+
+    /// From now on counts what `holder` has beyond its floor as free for others, and asks `lender` for
+    /// it. There is one lender; a second one is not taken.
+    pub fn lend(&self, holder: Holder, lender: Weak<dyn Lender>) {
+        let _ = self.inner.lender.set((holder, lender));
     }
 
     /// A budget without a limit, which only counts.
@@ -169,14 +189,33 @@ impl MemoryBudget {
     /// # Errors
     /// [`Shortage`] if they are not; nothing is taken then.
     pub fn try_grow(&self, holder: Holder, bytes: u64) -> Result<(), Shortage> {
+        loop {
+            let missing = match self.try_grow_now(holder, bytes)? {
+                None => return Ok(()),
+                Some(missing) => missing,
+            };
+            // The lock is not held here: who gives back says so to this budget.
+            let lender = self.inner.lender.get().and_then(|(_, lender)| lender.upgrade());
+            if !lender.is_some_and(|lender| lender.give_back(missing)) {
+                let state = self.lock();
+                let held = state.held[holder as usize];
+                let free = self.free(&state, holder).saturating_sub(held);
+                return Err(Shortage { holder, bytes, free });
+            }
+        }
+    }
+
+    /// The same, or how many bytes a lender has to give back before.
+    fn try_grow_now(&self, holder: Holder, bytes: u64) -> Result<Option<u64>, Shortage> {
         let mut state = self.lock();
         let held = state.held[holder as usize];
-        let reach = self.reach(&state, holder);
+        let (reach, free) = (self.reach(&state, holder), self.free(&state, holder));
         match held.checked_add(bytes).filter(|wanted| *wanted <= reach) {
-            Some(wanted) => {
+            Some(wanted) if wanted <= free => {
                 state.change(holder, wanted);
-                Ok(())
+                Ok(None)
             }
+            Some(wanted) => Ok(Some(wanted - free)),
             None => Err(Shortage { holder, bytes, free: reach.saturating_sub(held) }),
         }
     }
@@ -195,11 +234,25 @@ impl MemoryBudget {
         state.change(holder, left);
     }
 
+    /// What `holder` could hold if a lender gave back all that it has beyond its floor.
     fn reach(&self, state: &State, holder: Holder) -> u64 {
+        let lent = self.inner.lender.get().map(|(lender, _)| *lender);
+        let held_by_others = |other: Holder| match lent {
+            Some(lender) if lender == other => self.share(other).floor,
+            _ => state.held[other as usize],
+        };
+        self.left(holder, held_by_others)
+    }
+
+    /// What `holder` could hold as things are now.
+    fn free(&self, state: &State, holder: Holder) -> u64 {
+        self.left(holder, |other| state.held[other as usize])
+    }
+
+    fn left(&self, holder: Holder, held: impl Fn(Holder) -> u64) -> u64 {
         let others = Holder::ALL.iter().filter(|other| **other != holder);
         let kept = others.fold(0_u64, |kept, other| {
-            let (held, share) = (state.held[*other as usize], self.share(*other));
-            kept.saturating_add(held.max(share.floor))
+            kept.saturating_add(held(*other).max(self.share(*other).floor))
         });
         let share = self.share(holder);
         let free = self.inner.limit.saturating_sub(kept);
@@ -434,6 +487,60 @@ mod tests {
         let usage = budget.usage();
         assert_eq!(usage.held(), 0);
         assert!((500..=1000).contains(&usage.peak()), "{}", usage.peak());
+    }
+
+    /// Gives back what an account has, as often as it may.
+    #[derive(Debug)]
+    struct Copies {
+        account: Mutex<Account>,
+        may: bool,
+    }
+
+    impl Lender for Copies {
+        fn give_back(&self, bytes: u64) -> bool {
+            let mut account = self.account.lock().unwrap();
+            let (held, left) = (account.bytes(), account.bytes().saturating_sub(bytes));
+            self.may && held > 0 && account.try_set(left).is_ok()
+        }
+    }
+
+    fn with_copies(bytes: u64, may: bool) -> (MemoryBudget, Arc<Copies>) {
+        let budget = MemoryBudget::new(1000, |holder| match holder {
+            Holder::Warm => Share { floor: 0, ceiling: 600 },
+            Holder::Hot => Share { floor: 300, ceiling: 1000 },
+            _ => Share { floor: 0, ceiling: 1000 },
+        });
+        let mut account = budget.account(Holder::Warm);
+        account.try_set(bytes).unwrap();
+        let copies = Arc::new(Copies { account: Mutex::new(account), may });
+        let lender: Weak<Copies> = Arc::downgrade(&copies);
+        budget.lend(Holder::Warm, lender);
+        (budget, copies)
+    }
+
+    #[test]
+    fn what_a_lender_has_is_there_for_others() {
+        let (budget, copies) = with_copies(500, true);
+        assert_eq!(budget.within_reach(Holder::Queries), 700);
+        let mut queries = budget.account(Holder::Queries);
+        queries.try_set(200).unwrap();
+        assert_eq!(budget.usage().held_by(Holder::Warm), 500, "as long as it fits");
+        queries.try_set(450).unwrap();
+        assert_eq!(budget.usage().held_by(Holder::Warm), 250, "no more than is needed");
+        assert!(queries.try_set(701).is_err(), "what is kept for hot rows is not lent");
+        queries.try_set(700).unwrap();
+        assert_eq!((budget.usage().held(), budget.usage().peak()), (700, 700));
+        // It takes only what is free.
+        assert!(copies.account.lock().unwrap().try_set(1).is_err());
+    }
+
+    #[test]
+    fn a_lender_that_cannot_give_is_a_shortage() {
+        let (budget, copies) = with_copies(500, false);
+        let shortage = budget.try_grow(Holder::Queries, 300).unwrap_err();
+        assert_eq!(shortage, Shortage { holder: Holder::Queries, bytes: 300, free: 200 });
+        drop(copies);
+        assert_eq!(budget.try_grow(Holder::Queries, 700), Ok(()));
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! | `catalog`, `functions`, `log_tables`, `tiers_table` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
 //! | `pool` | the memory of queries, as part of the store's budget |
+//! | `warm` | what the warm tier answers of a plan |
 //! | [`read`] | reads by options, for the Rust API and the command line |
 //!
 //! This crate owns `datafusion`.
@@ -44,6 +45,7 @@ mod rules;
 mod scan;
 mod tiers_table;
 mod time_filter;
+mod warm;
 
 pub use datafusion;
 
@@ -52,3 +54,4 @@ pub use policy::SqlPolicy;
 pub use read::{ReadOptions, ReadPlan};
 pub use session::{Queries, QueryOptions};
 pub use table::SeriesTable;
+pub use warm::WarmPushDowns;

@@ -27,6 +27,7 @@ use crate::functions::{self, SeriesFunction};
 use crate::policy::SqlPolicy;
 use crate::pool::BudgetPool;
 use crate::round_literals::RoundLiterals;
+use crate::warm::WarmPushDowns;
 use crate::{limits, rules};
 
 /// Memory kept between a scan and the operator that takes its ordered rows, per partition.
@@ -59,11 +60,13 @@ pub struct QueryOptions {
     /// Whether queries for the newest rows of each key leave out older rows while they read. The
     /// answers are the same either way.
     pub key_pruning: bool,
+    /// What of a plan may be moved to the warm tier. The answers are the same whatever is set.
+    pub warm: WarmPushDowns,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { partitions: None, key_pruning: true }
+        Self { partitions: None, key_pruning: true, warm: WarmPushDowns::default() }
     }
 }
 
@@ -80,6 +83,13 @@ impl QueryOptions {
     #[must_use]
     pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
         self.key_pruning = key_pruning;
+        self
+    }
+
+    /// Sets what of a plan may be moved to the warm tier. Default: all that can be.
+    #[must_use]
+    pub fn with_warm(mut self, warm: WarmPushDowns) -> Self {
+        self.warm = warm;
         self
     }
 }
@@ -126,6 +136,14 @@ impl Queries {
     #[must_use]
     pub fn pinned_to(&self, head: Head) -> Self {
         Self { pinned: Some(head), ..self.clone() }
+    }
+
+    /// The same queries, of which only this is moved to the warm tier.
+    #[must_use]
+    pub fn with_warm(&self, warm: &WarmPushDowns) -> Self {
+        let mut state = (*self.state).clone();
+        state.config_mut().options_mut().extensions.insert(warm.clone());
+        Self { state: Arc::new(state), idle: Arc::default(), ..self.clone() }
     }
 
     /// What a read or statement that begins now sees.
@@ -254,7 +272,8 @@ fn config(options: &QueryOptions, memory: &MemoryBudget) -> SessionConfig {
         .with_target_partitions(partitions)
         .with_default_catalog_and_schema(CATALOG, SERIES_SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
+        .with_information_schema(true)
+        .with_option_extension(options.warm.clone());
     if buffer < SMALL_BUFFER_BYTES {
         config = config.with_batch_size(SMALL_BATCH_ROWS);
     }

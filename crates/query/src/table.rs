@@ -273,6 +273,7 @@ impl SeriesTable {
             readers: self.readers.clone(),
             roles: self.roles.clone(),
             partitions: state.config().target_partitions(),
+            engine: self.engine.clone(),
         }
     }
 

@@ -28,6 +28,7 @@ use crate::owner::abandoned::{self, Abandoned};
 use crate::owner::{LiveLimits, Owner, TierLimits, TierOptions, TierStatistics};
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
+use crate::warm::{Keeper, WarmOptions, WarmTier};
 
 /// Who may write to a store while a handle is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,6 +65,8 @@ pub struct EngineOptions {
     pub mode: Mode,
     /// Settings of one writer alone.
     pub tier: TierOptions,
+    /// Settings of the warm tier.
+    pub warm: WarmOptions,
     /// Who is known to read the store.
     pub pins: Pins,
     /// What local puts have left that never ended.
@@ -81,6 +84,7 @@ impl Default for EngineOptions {
             log: LogOptions::default(),
             mode: Mode::default(),
             tier: TierOptions::default(),
+            warm: WarmOptions::default(),
             pins: Pins::of_handle(),
             staged: StagedNames::none(),
         }
@@ -101,6 +105,7 @@ pub(crate) struct Ground {
     pub(crate) env: Env,
     pub(crate) files: FileReaders,
     pub(crate) memory: MemoryBudget,
+    pub(crate) warm: WarmTier,
 }
 
 impl Ground {
@@ -135,6 +140,7 @@ struct Inner {
     /// The same, for those who cannot wait.
     hot: Mutex<Option<Weak<Owner>>>,
     abandoned: Mutex<Option<Abandoned>>,
+    keeper: Keeper,
 }
 
 impl Engine {
@@ -181,8 +187,9 @@ impl Engine {
         log.keep_within(&memory);
         let pins = options.pins.clone();
         let files = FileReaders::new(Arc::clone(&store), log.clone(), pins.clone(), &memory);
+        let warm = WarmTier::new(&options.warm, &memory);
         let inner = Inner {
-            ground: Ground { store, log, env, files, memory },
+            ground: Ground { store, log, env, files, memory, warm },
             pins,
             staged: options.staged.clone(),
             upkeep: options.upkeep,
@@ -199,6 +206,7 @@ impl Engine {
             taken_over: Mutex::default(),
             hot: Mutex::default(),
             abandoned: Mutex::default(),
+            keeper: Keeper::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -227,6 +235,12 @@ impl Engine {
         &self.inner.ground.memory
     }
 
+    /// The warm tier: which files are in fast memory, too.
+    #[must_use]
+    pub fn warm(&self) -> &WarmTier {
+        &self.inner.ground.warm
+    }
+
     /// Clock and randomness.
     #[must_use]
     pub fn env(&self) -> &Env {
@@ -242,6 +256,8 @@ impl Engine {
         // readers after that finds this one, until the state that it has found is told of.
         let known = self.pin(&self.log().snapshot());
         let head = self.newest().await?;
+        self.warm().note(head.snapshot());
+        self.inner.keeper.seen(self.ground(), &head);
         let pin = self.pin(head.snapshot());
         drop(known);
         Ok(head.with_pin(pin))
@@ -370,6 +386,7 @@ impl Engine {
     pub async fn close(&self) -> Result<(), Error> {
         let mut owner = self.inner.owner.lock().await;
         let Some(claimed) = owner.as_ref() else { return Ok(()) };
+        let _closing = self.warm().close();
         claimed.close().await?;
         *owner = None;
         *self.inner.hot.lock().unwrap_or_else(PoisonError::into_inner) = None;

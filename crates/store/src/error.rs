@@ -352,6 +352,12 @@ pub enum Error {
     /// The place cannot hold a store.
     #[error(transparent)]
     Storage(Arc<tidelog_storage::Error>),
+    /// Nothing can be made warm.
+    #[error("there is no warm tier: {reason}")]
+    NoWarmTier {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The handle's background task is gone, as when its runtime was shut down.
     #[error("the store's writer has stopped with its runtime; open the store again")]
     Closed,
@@ -372,7 +378,7 @@ impl Error {
             Self::Store { source, .. } => kind_of(source),
             Self::Log(error) => error.kind(),
             Self::Storage(error) => error.kind(),
-            Self::NoWalDirectory => ErrorKind::Unsupported,
+            Self::NoWalDirectory | Self::NoWarmTier { .. } => ErrorKind::Unsupported,
             Self::Wal(error) => error.kind(),
             Self::Record { .. } => ErrorKind::Corruption,
             Self::Thread { .. } => ErrorKind::LimitExceeded,

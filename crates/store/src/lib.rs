@@ -23,6 +23,7 @@
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`vacuum`] | data files that nothing can read any more, deleted |
 //! | [`wal_check`] | a write-ahead log looked at, and cut |
+//! | [`warm`] | files that are in fast memory, too |
 //! | [`view`] | [`SeriesView`]: one series as of one point in history |
 //!
 //! Invariants:
@@ -55,6 +56,7 @@ pub mod upkeep;
 pub mod vacuum;
 pub mod view;
 pub mod wal_check;
+pub mod warm;
 
 mod commit;
 mod conform;
@@ -86,3 +88,7 @@ pub use upkeep::{Maintained, UpkeepMode};
 pub use vacuum::{FileCount, VacuumFile, VacuumOptions, VacuumReason, VacuumReport};
 pub use view::SeriesView;
 pub use wal_check::{WalRepair, WalReport, inspect_wal, repair_wal};
+pub use warm::{
+    WarmDevices, WarmFile, WarmFill, WarmKeep, WarmLeftOut, WarmOptions, WarmPlace, WarmStatistics,
+    WarmTier,
+};

@@ -8,7 +8,10 @@
 //! | log | 1/16, 256 MiB at most | the same | the rows of series that were not asked for longest |
 //! | compaction | 1/16, 208 MiB at most | 1/4, 208 MiB at most | smaller files, of fewer at once |
 //! | footers | 1/16, 64 MiB at most | the same | the footers that were not read longest |
+//! | warm | nothing | 3/8: segments 1/4, what makes them 1/8 | the segments that were not read longest |
 //! | queries | 1/4 | what is free | operators spill, or the query fails |
+//!
+//! What the warm tier has are copies: it lends. Whoever else asks for more gets it from there.
 //!
 //! Hot rows never get more than two generations of the size that the options say, and a flush never
 //! more than 3/4 of one. In shared mode nothing is kept for queue, hot and flush.
@@ -52,6 +55,10 @@ fn share(holder: Holder, limit: u64, options: &EngineOptions) -> Share {
             ceiling: (limit / 4).min(COMPACTION_BYTES_MAX),
         },
         Holder::Footers => both((limit / 16).min(options.footer_cache_bytes_max)),
+        Holder::Warm => {
+            let ceiling = options.warm.host_bytes_max(limit).saturating_add(limit / 8);
+            Share { floor: 0, ceiling: if options.warm.is_off() { 0 } else { ceiling } }
+        }
         _ => Share { floor: limit / 4, ceiling: limit },
     };
     match (options.mode, holder) {

@@ -11,6 +11,7 @@ use tidelog_oplog::Epoch;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::owner::{TierOptions, TierStatistics, gauge};
+use crate::warm::WarmStatistics;
 
 /// Who has a store for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub struct Tiers {
     pub owner: TierOwner,
     /// Its numbers; `None` if it has published none that can be seen here.
     pub statistics: Option<TierStatistics>,
+    /// How much is warm: in this handle, if anything ever was; otherwise in that of the owner. `None` if nothing
+    /// is known of either.
+    pub warm: Option<WarmStatistics>,
     /// When the numbers were read.
     pub as_of: Option<WriteTime>,
     /// How long ago that was.
@@ -56,7 +60,7 @@ pub struct Tiers {
 
 impl Tiers {
     fn without_numbers(owner: TierOwner) -> Self {
-        Self { owner, statistics: None, as_of: None, age: Duration::ZERO }
+        Self { owner, statistics: None, warm: None, as_of: None, age: Duration::ZERO }
     }
 }
 
@@ -69,9 +73,18 @@ impl Engine {
     pub async fn tiers_seen(&self) -> Result<Tiers, Error> {
         if let Some(statistics) = self.tiers() {
             let (owner, as_of) = (TierOwner::ThisHandle, Some(self.env().clock.now()));
-            let statistics = Some(statistics);
-            return Ok(Tiers { owner, statistics, as_of, age: Duration::ZERO });
+            let (statistics, warm) = (Some(statistics), Some(self.warm().stats()));
+            return Ok(Tiers { owner, statistics, warm, as_of, age: Duration::ZERO });
         }
+        let seen = self.tiers_of_others().await?;
+        Ok(match self.warm().is_open() {
+            true => Tiers { warm: Some(self.warm().stats()), ..seen },
+            false => seen,
+        })
+    }
+
+    /// As the process says that has the store for itself.
+    async fn tiers_of_others(&self) -> Result<Tiers, Error> {
         let snapshot = self.log().refresh().await?;
         let Some(epoch) = snapshot.epoch().cloned() else {
             return Ok(Tiers::without_numbers(TierOwner::Nobody));
@@ -86,6 +99,7 @@ impl Engine {
             Tiers {
                 owner,
                 statistics: found.as_ref().map(|gauge| gauge.statistics),
+                warm: found.as_ref().and_then(|gauge| gauge.warm.clone()),
                 as_of: found.as_ref().map(gauge::Gauge::written),
                 age: found.map(|gauge| gauge.age(&env)).unwrap_or_default(),
             }

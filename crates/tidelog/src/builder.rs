@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_core::{Env, ErrorKind};
-use tidelog_query::{Queries, QueryOptions};
+use tidelog_query::{Queries, QueryOptions, WarmPushDowns};
 use tidelog_storage::object_store::ObjectStore;
 use tidelog_storage::{
     FileSystem, Location, OsFileSystem, Pins, ReadCache, StagedNames, StorageOptions, location,
 };
 use tidelog_store::{
     Engine, EngineOptions, FsckOptions, FsckReport, Mode, RecoverOptions, UpkeepMode,
-    WalDurability, WalRecovery, WalRepair, WalReport, fsck, inspect_wal, names, recover_wal,
-    repair_wal,
+    WalDurability, WalRecovery, WalRepair, WalReport, WarmDevices, WarmKeep, WarmPlace, fsck,
+    inspect_wal, names, recover_wal, repair_wal,
 };
 
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ impl StoreBuilder {
             layer: None,
             read_cache: None,
             env: Env::default(),
-            engine: EngineOptions::default(),
+            engine: engine_options(),
             queries: QueryOptions::default(),
         }
     }
@@ -252,6 +252,43 @@ impl StoreBuilder {
         self.called("compaction_rate", |s| s.compaction_rate = Some(bytes_per_second))
     }
 
+    /// Says where the warm tier lies: copies of data files in fast memory, which serve reads
+    /// (`docs/tiers.md`). Nothing is opened, and no memory taken, before something is to be warm. Default:
+    /// [`WarmPlace::Auto`].
+    pub fn with_warm(mut self, place: WarmPlace) -> Self {
+        self.engine.warm.place = place;
+        self.called("warm_backend", |settings| settings.warm_backend = place)
+    }
+
+    /// Sets the device of the warm tier, as `CUDA_VISIBLE_DEVICES` counts them. Default: 0.
+    pub fn with_warm_device(mut self, device: usize) -> Self {
+        self.engine.warm.device = device;
+        self.called("warm_device", |settings| settings.warm_device = device)
+    }
+
+    /// Sets how many bytes the warm tier's segments may take, at least 1. In the host's memory they are part
+    /// of [the memory](Self::with_memory_bytes_max), and at most half of it. Default: a quarter of that, or
+    /// 2 GiB of a device.
+    pub fn with_warm_bytes_max(mut self, bytes: u64) -> Self {
+        self.engine.warm.bytes_max = Some(bytes);
+        self.called("warm_max_bytes", |settings| settings.warm_max_bytes = Some(bytes))
+    }
+
+    /// Says what is kept warm without being asked for; [`Store::warm`] makes files warm in any case. Default:
+    /// [`WarmKeep::Flushed`].
+    pub fn with_warm_keep(mut self, keep: WarmKeep) -> Self {
+        self.engine.warm.keep = keep;
+        self.called("warm_keep", |settings| settings.warm_keep = keep)
+    }
+
+    /// Opens devices of the warm tier through these. Default: NVIDIA GPUs with the feature `gpu`, otherwise
+    /// none. For tests of what happens when they fail.
+    #[doc(hidden)]
+    pub fn with_warm_devices(mut self, devices: Arc<dyn WarmDevices>) -> Self {
+        self.engine.warm.devices = Some(devices);
+        self
+    }
+
     /// Lets reads take the newest state that this handle has seen for the newest there is, for so
     /// long after it was, which saves a request a read. The handle's own writes are seen at once.
     /// Default: zero, every read asks.
@@ -273,6 +310,13 @@ impl StoreBuilder {
     pub fn with_key_pruning(mut self, key_pruning: bool) -> Self {
         self.queries = self.queries.with_key_pruning(key_pruning);
         self.called("key_pruning", |settings| settings.key_pruning = key_pruning)
+    }
+
+    /// Sets what of a plan may be moved to the warm tier; the answers are the same whatever is set.
+    /// Default: all that can be.
+    pub fn with_warm_push_downs(mut self, warm: WarmPushDowns) -> Self {
+        self.queries = self.queries.with_warm(warm);
+        self
     }
 
     /// Chooses numbers that go together; they stand just above the defaults, so that whatever else is
@@ -351,6 +395,9 @@ impl StoreBuilder {
             "compaction" => self.with_compaction(settings.compaction),
             "compaction_target" => self.with_compaction_target(settings.compaction_target),
             "log_retention" => self.with_log_retention(settings.log_retention),
+            "warm_backend" => self.with_warm(settings.warm_backend),
+            "warm_device" => self.with_warm_device(settings.warm_device),
+            "warm_keep" => self.with_warm_keep(settings.warm_keep),
             _ => self.set_optional(name, settings),
         }
     }
@@ -363,6 +410,9 @@ impl StoreBuilder {
             }
             ("memory", Settings { memory: Some(bytes), .. }) => {
                 self.with_memory_bytes_max(usize::try_from(*bytes).unwrap_or(usize::MAX))
+            }
+            ("warm_max_bytes", Settings { warm_max_bytes: Some(bytes), .. }) => {
+                self.with_warm_bytes_max(*bytes)
             }
             ("compaction_rate", Settings { compaction_rate: Some(bytes), .. }) => {
                 self.with_compaction_rate(*bytes)
@@ -557,6 +607,17 @@ impl StoreBuilder {
         let queries = Queries::try_new(engine, &self.queries)?;
         Ok(Store::new(queries, read_cache, LiveSettings::new(self.layers, loaded.settings)))
     }
+}
+
+/// Defaults, with the devices that this build can use.
+fn engine_options() -> EngineOptions {
+    #[cfg_attr(not(feature = "gpu"), expect(unused_mut, reason = "a build without GPUs has none"))]
+    let mut options = EngineOptions::default();
+    #[cfg(feature = "gpu")]
+    {
+        options.warm.devices = Some(Arc::new(crate::gpu::Gpus));
+    }
+    options
 }
 
 /// Where there is no store either, that is what is told.

@@ -30,6 +30,8 @@ pub mod builder;
 pub mod changes;
 pub mod directory;
 pub mod error;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod history;
 pub mod layout;
 pub mod settings;
@@ -59,11 +61,14 @@ pub use tidelog_oplog::{
     Codec, EntryType, FileOrder, Finding, Layout, LayoutChange, LayoutError, Partition,
     SeriesOptions,
 };
-pub use tidelog_query::{ReadOptions, SqlPolicy};
+pub use tidelog_query::{ReadOptions, SqlPolicy, WarmPushDowns};
 pub use tidelog_storage::ReadCacheStatistics;
+#[doc(hidden)]
+pub use tidelog_store::WarmDevices;
 pub use tidelog_store::{
     AppendReceipt, CompactionReport, Durability, ExpireRule, ExpiredSeries, FileCount, FsckOptions,
     FsckProgress, FsckReport, Maintained, Merge, Mode, Orphan, Reason, RevisionReceipt,
     SeriesCompaction, TakenOver, TierOwner, TierStatistics, Tiers, UpkeepMode, VacuumFile,
-    VacuumOptions, VacuumReason, VacuumReport, WalDurability,
+    VacuumOptions, VacuumReason, VacuumReport, WalDurability, WarmFill, WarmKeep, WarmLeftOut,
+    WarmPlace, WarmStatistics,
 };

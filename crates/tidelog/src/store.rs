@@ -13,9 +13,12 @@ use tidelog_core::{
 use tidelog_oplog::{
     EntryType, FileOrder, Node, Partition, SeriesOptions, SeriesState, VersionRow,
 };
-use tidelog_query::{Queries, SqlPolicy};
+use tidelog_query::{Queries, SqlPolicy, WarmPushDowns};
 use tidelog_storage::{ReadCache, ReadCacheStatistics};
-use tidelog_store::{CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers};
+use tidelog_store::{
+    CompactionReport, Engine, Head, Maintained, TakenOver, TierStatistics, Tiers, WarmFill,
+    WarmStatistics,
+};
 
 use crate::builder::StoreBuilder;
 use crate::directory::WorkingDirectory;
@@ -192,6 +195,13 @@ impl Store {
 
     pub(crate) fn queries(&self) -> &Queries {
         &self.queries
+    }
+
+    /// The same store, of whose queries only this is moved to the warm tier. The answers are the
+    /// same whatever is.
+    #[must_use]
+    pub fn with_warm_push_downs(&self, warm: &WarmPushDowns) -> Self {
+        Self { queries: self.queries.with_warm(warm), ..self.clone() }
     }
 
     /// The same store, whose reads see these appends to series that exist as well, one piece in
@@ -402,6 +412,45 @@ impl Store {
     /// If the log cannot be read.
     pub async fn tiers_seen(&self) -> Result<Tiers> {
         Ok(self.engine().tiers_seen().await?)
+    }
+
+    /// Makes files warm that hold rows of `range` in the series that match `pattern`, the newest first, until
+    /// the warm tier is full of what it has just taken; tells what it has taken, and what not and why. What is
+    /// warm serves this handle and its clones from memory, until other files need the room.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tidelog::arrow::array::{ArrayRef, Float64Array, RecordBatch, TimestampSecondArray};
+    /// # use tidelog::{SeriesExt, Store, TimeRange};
+    /// # #[tokio::main(flavor = "multi_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let place = directory.path().to_str().ok_or("a path that is text")?;
+    /// let store = Store::builder(place).with_mode(tidelog::Mode::Shared).create().await?;
+    /// # let time: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2, 3]));
+    /// # let load: ArrayRef = Arc::new(Float64Array::from(vec![0.5, 0.7, 0.2]));
+    /// # let batch = RecordBatch::try_from_iter([("time", time), ("load", load)])?;
+    /// store.root().append_series_data("/hosts/a.series", &batch, None).await?;
+    ///
+    /// let filled = store.warm("/hosts/*.series", TimeRange::ALL).await?;
+    /// assert_eq!((filled.files, filled.rows), (1, 3));
+    /// assert_eq!(store.warm_statistics().segments, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the warm tier is off, the pattern is none or nothing matches it, a file is damaged, or the store
+    /// fails. That files do not fit is no error.
+    pub async fn warm(&self, pattern: &str, range: TimeRange) -> Result<WarmFill> {
+        let pattern = PathPattern::parse(pattern)?;
+        Ok(self.engine().fill_warm(&pattern, range).await?)
+    }
+
+    /// How much is warm in this handle and its clones, and what was done.
+    #[must_use]
+    pub fn warm_statistics(&self) -> WarmStatistics {
+        self.engine().warm().stats()
     }
 
     /// What is at the paths that match, in order of path.

@@ -52,6 +52,15 @@ pub trait WarmBackend: fmt::Debug + Send + Sync {
     /// they were held. Does not block.
     fn evict(&self, segment: &Segment) -> bool;
 
+    /// Lets go of segments that nobody reads, those not used for longest first, until so many bytes of
+    /// the host's memory are free that were not; tells how many there are. Does not block.
+    ///
+    /// A backend whose segments lie elsewhere has none to give, which is the default.
+    fn make_room(&self, bytes: u64) -> u64 {
+        let _ = bytes;
+        0
+    }
+
     /// What the backend holds and has done. Does not block.
     fn stats(&self) -> BackendStats;
 }

@@ -3,13 +3,19 @@
 //! A backend reserves bytes before it copies anything. Where there are not enough, segments go that
 //! were not used for longest. What they held is free once nobody reads it any more: a [`Reservation`]
 //! lies beside the data and gives its bytes back when that is dropped.
+//!
+//! Where the memory is not the ledger's alone, [`SharedMemory`] has to grant every byte, too.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::error::WarmError;
 use crate::segment::Segment;
+
+/// So many segments to evict are looked for at once, since all are looked through for that.
+const NEXT_MAX: usize = 64;
 
 /// A budget of bytes, and what lies within it.
 #[derive(Debug)]
@@ -21,7 +27,25 @@ pub struct Ledger {
     hits: AtomicU64,
     evictions: AtomicU64,
     segments: Mutex<Vec<Weak<Segment>>>,
+    /// Segments that were not used for longest when all were looked at last, with when they were used; the
+    /// next to go is the last.
+    next: Mutex<Vec<(u64, Weak<Segment>)>>,
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+    shared: Option<Arc<dyn SharedMemory>>,
+}
+
+/// Memory that segments share with others, who may have taken some of what the ledger's own budget
+/// would allow.
+pub trait SharedMemory: fmt::Debug + Send + Sync {
+    /// Takes bytes, if they are free. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// How many bytes are free, if they are too few; nothing is taken then.
+    fn try_take(&self, bytes: u64) -> Result<(), u64>;
+
+    /// Gives bytes back that were taken. Does not block.
+    fn give_back(&self, bytes: u64);
 }
 
 /// Bytes of a budget, given back when this is dropped.
@@ -29,6 +53,7 @@ pub struct Ledger {
 pub struct Reservation {
     bytes: u64,
     used: Arc<AtomicU64>,
+    shared: Option<Arc<dyn SharedMemory>>,
 }
 
 impl Reservation {
@@ -42,6 +67,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        if let Some(shared) = &self.shared {
+            shared.give_back(self.bytes);
+        }
     }
 }
 
@@ -84,8 +112,17 @@ impl Ledger {
             hits: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             segments: Mutex::default(),
+            next: Mutex::default(),
             fallbacks: Mutex::default(),
+            shared: None,
         }
+    }
+
+    /// Takes what segments need of this memory, too. Default: the budget is the ledger's alone.
+    #[must_use]
+    pub fn with_shared_memory(mut self, memory: Arc<dyn SharedMemory>) -> Self {
+        self.shared = Some(memory);
+        self
     }
 
     /// Bytes that are taken.
@@ -111,11 +148,9 @@ impl Ledger {
             return Err(WarmError::OutOfMemory { wanted: bytes, free: limit });
         }
         loop {
-            let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
-            match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-                Ok(_) => return Ok(Reservation { bytes, used: Arc::clone(&self.used) }),
-                Err(used) if !self.evict_one() => {
-                    let free = limit.saturating_sub(used);
+            match self.try_reserve(bytes) {
+                Ok(reservation) => return Ok(reservation),
+                Err(free) if !self.evict_one() => {
                     return Err(WarmError::OutOfMemory { wanted: bytes, free });
                 }
                 Err(_) => {}
@@ -123,12 +158,40 @@ impl Ledger {
         }
     }
 
+    /// Takes bytes if they are free; otherwise tells how many are.
+    fn try_reserve(&self, bytes: u64) -> Result<Reservation, u64> {
+        let limit = self.limit();
+        let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.map_err(|used| limit.saturating_sub(used))?;
+        let mut reservation = Reservation { bytes, used: Arc::clone(&self.used), shared: None };
+        if let Some(shared) = &self.shared {
+            shared.try_take(bytes)?;
+            reservation.shared = Some(Arc::clone(shared));
+        }
+        Ok(reservation)
+    }
+
+    /// Lets go of segments that nobody reads, those not used for longest first, until so many bytes
+    /// are free that were not; tells how many there are.
+    pub fn make_room(&self, bytes: u64) -> u64 {
+        let before = self.used_bytes();
+        let freed = || before.saturating_sub(self.used_bytes());
+        while freed() < bytes && self.evict_one() {}
+        freed()
+    }
+
     /// Notes a segment that was sealed.
     pub fn admit(&self, segment: &Arc<Segment>) {
         self.seals.fetch_add(1, Ordering::Relaxed);
         self.touch(segment);
         let mut segments = self.segments();
-        segments.retain(|segment| segment.strong_count() > 0);
+        // Where there is no room for more, so that each is looked at a few times in all.
+        if segments.len() == segments.capacity() {
+            segments.retain(|segment| segment.strong_count() > 0);
+            let room = segments.len().max(NEXT_MAX);
+            segments.reserve(room);
+        }
         segments.push(Arc::downgrade(segment));
     }
 
@@ -202,9 +265,33 @@ impl Ledger {
     ///
     /// One that is read would not give its bytes back yet.
     fn evict_one(&self) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked for once if there are none left, or none of them will do any more.
+        for is_new in [false, true] {
+            if is_new {
+                *next = self.not_used_for_longest();
+            }
+            while let Some((used_at, segment)) = next.pop() {
+                let Some(segment) = segment.upgrade() else { continue };
+                let is_idle = segment.used_at() == used_at && !segment.is_in_use();
+                if is_idle && self.evict(&segment) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// The segments that were not used for longest of those that nobody reads, the first of them last.
+    fn not_used_for_longest(&self) -> Vec<(u64, Weak<Segment>)> {
         let live = self.live();
         let idle = live.iter().filter(|segment| !segment.is_in_use());
-        idle.min_by_key(|segment| segment.used_at()).is_some_and(|segment| self.evict(segment))
+        let mut idle: Vec<_> =
+            idle.map(|segment| (segment.used_at(), Arc::downgrade(segment))).collect();
+        idle.sort_unstable_by_key(|(used_at, _)| *used_at);
+        idle.truncate(NEXT_MAX);
+        idle.reverse();
+        idle
     }
 
     fn live(&self) -> Vec<Arc<Segment>> {

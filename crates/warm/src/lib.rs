@@ -108,7 +108,7 @@ pub use bound::{Bound, Bucket, Filter, Grouping, KeyGroups, Leaf, SegmentPlan, T
 pub use error::{Invalid, Unsupported, WarmError};
 pub use host::HostBackend;
 pub use images::{array_of_images, image_at, image_ends};
-pub use ledger::{BackendStats, Ledger, Reservation};
+pub use ledger::{BackendStats, Ledger, Reservation, SharedMemory};
 pub use request::{
     Aggregate, BATCH_ROWS, Comparison, FetchOrder, Function, Group, Op, PREDICATE_DEPTH_MAX,
     Predicate, Request, SortKey, TOP_K_MAX, TimeRange,

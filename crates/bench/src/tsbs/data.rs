@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -104,6 +105,17 @@ pub(crate) fn load_peer(
     let loaded = Loaded { rows, seconds: reply.ms / 1e3, bytes };
     built.complete(&json!(loaded))?;
     Ok(loaded)
+}
+
+/// All rows, in batches of an hour.
+pub(crate) fn batches(common: &Common, extent: Extent) -> Result<Vec<RecordBatch>> {
+    let mut cpu = Cpu::new(common.seed, extent.hosts);
+    (0..extent.hours).map(|_| cpu.batch(steps_per_hour()?)).collect()
+}
+
+/// The folder of the series of [`tidelog_store`], which is built.
+pub(crate) fn tidelog_folder(common: &Common, extent: Extent) -> Result<PathBuf> {
+    Ok(Built::find(common, "tsbs-tidelog", parameters(common, extent))?.0.folder)
 }
 
 fn parameters(common: &Common, extent: Extent) -> serde_json::Value {

@@ -1,17 +1,20 @@
 //! The contestants of the query workload behind one interface: run a statement to its last row.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext, col};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::answers::Answer;
 use super::queries::Dialect;
-use crate::generate::tsbs::TIME_COLUMN;
+use crate::generate::tsbs::{TIME_COLUMN, schema};
 use crate::peer::Peer;
 use crate::rounds::{Contestant, Sample};
 use crate::tidelog_side::Tidelog;
@@ -43,6 +46,7 @@ impl Contestant for Running<'_> {
 }
 
 pub(crate) struct TidelogEngine {
+    pub(crate) name: &'static str,
     pub(crate) tidelog: Tidelog,
 }
 
@@ -51,7 +55,7 @@ pub(crate) const TIDELOG: &str = "tidelog";
 #[async_trait(?Send)]
 impl Engine for TidelogEngine {
     fn name(&self) -> &'static str {
-        TIDELOG
+        self.name
     }
 
     fn dialect(&self) -> Dialect {
@@ -68,6 +72,58 @@ impl Engine for TidelogEngine {
 
     async fn answer(&mut self, sql: &str) -> Result<Answer> {
         Answer::of(&self.tidelog.sql(sql).await?)
+    }
+}
+
+/// DataFusion's own table of rows in memory.
+pub(crate) struct MemoryEngine {
+    context: SessionContext,
+}
+
+pub(crate) const MEMORY: &str = "datafusion memtable";
+
+impl MemoryEngine {
+    /// The batches in order of time, a stretch of it for each thread, in pieces of the size that DataFusion
+    /// works on.
+    pub(crate) fn open(batches: &[RecordBatch], threads: usize) -> Result<Self> {
+        let config = SessionConfig::new().with_target_partitions(threads);
+        let rows = config.batch_size();
+        let pieces: Vec<RecordBatch> = batches
+            .iter()
+            .flat_map(|batch| {
+                let starts = (0..batch.num_rows()).step_by(rows);
+                starts.map(|start| batch.slice(start, rows.min(batch.num_rows() - start)))
+            })
+            .collect();
+        let each = pieces.len().div_ceil(threads.max(1)).max(1);
+        let partitions = pieces.chunks(each).map(<[RecordBatch]>::to_vec).collect();
+        let table = MemTable::try_new(schema(), partitions)?;
+        let context = SessionContext::new_with_config(config);
+        context.register_table("cpu", Arc::new(table))?;
+        Ok(Self { context })
+    }
+}
+
+#[async_trait(?Send)]
+impl Engine for MemoryEngine {
+    fn name(&self) -> &'static str {
+        MEMORY
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::DataFusion
+    }
+
+    async fn time(&mut self, sql: &str) -> Result<Sample> {
+        let started = Instant::now();
+        let batches = self.context.sql(sql).await?.collect().await?;
+        let sample = Sample::timed(started);
+        drop(batches);
+        Ok(sample)
+    }
+
+    async fn answer(&mut self, sql: &str) -> Result<Answer> {
+        Answer::of(&self.context.sql(sql).await?.collect().await?)
     }
 }
 

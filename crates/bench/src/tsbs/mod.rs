@@ -4,11 +4,13 @@
 //! - `queries`: what is asked, in each contestant's words
 //! - `engines`: who is asked
 //! - `answers`: whether they agree
+//! - `warm`: some of the queries over rows that all contestants have in memory
 
 mod answers;
 mod data;
 mod engines;
 pub(crate) mod queries;
+pub(crate) mod warm;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -66,7 +68,7 @@ pub(crate) async fn run(args: &TsbsArgs, common: &Common) -> Result<()> {
     let mut engines = open_engines(args, common, extent, &mut document).await?;
     let mut ratios = Vec::new();
     for query in queries::all(extent, common.seed)? {
-        check_answers(&mut document, &query, &mut engines).await?;
+        check_answers(&mut document, &query, &mut engines, LISTING).await?;
         ratios.extend(measure(&mut document, args, &query, &mut engines).await?);
     }
     if let Some(mean) = geometric_mean(&ratios) {
@@ -99,7 +101,7 @@ async fn open_engines(
     note_load(document, TIDELOG, &loaded);
     document.versions.insert("datafusion".to_owned(), datafusion::DATAFUSION_VERSION.to_owned());
     let mut engines: Vec<Box<dyn Engine>> = vec![
-        Box::new(TidelogEngine { tidelog }),
+        Box::new(TidelogEngine { name: TIDELOG, tidelog }),
         Box::new(ListingEngine::open(&parquet, args.threads).await?),
         Box::new(ListingEngine::open_ordered(&parquet, args.threads).await?),
     ];
@@ -122,11 +124,12 @@ fn note_load(document: &mut Document, name: &str, loaded: &Loaded) {
     document.fact("loaded", name, "million rows/s", speed);
 }
 
-/// Compares everybody's answer with DuckDB's, or with the listing's where peers are left out.
+/// Compares everybody's answer with DuckDB's, or with that of `otherwise` where peers are left out.
 async fn check_answers(
     document: &mut Document,
     query: &Query,
     engines: &mut [Box<dyn Engine>],
+    otherwise: &str,
 ) -> Result<()> {
     let mut answers: Vec<(&'static str, Answer)> = Vec::new();
     for engine in engines.iter_mut() {
@@ -135,7 +138,8 @@ async fn check_answers(
         answers.push((name, answer.with_context(|| format!("{} of {name}", query.name))?));
     }
     let find = |wanted: &str| answers.iter().find(|(name, _)| *name == wanted);
-    let Some((right_name, right)) = find(PeerKind::DuckDb.name()).or_else(|| find(LISTING)) else {
+    let Some((right_name, right)) = find(PeerKind::DuckDb.name()).or_else(|| find(otherwise))
+    else {
         return Ok(());
     };
     for (name, answer) in answers.iter().filter(|(name, _)| name != right_name) {

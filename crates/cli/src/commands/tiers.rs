@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidelog::{TierOwner, TierStatistics, Tiers};
+use tidelog::{TierOwner, TierStatistics, Tiers, WarmStatistics};
 
 use crate::args::Globals;
 use crate::commands::open;
@@ -41,7 +41,9 @@ fn words(tiers: &Tiers) -> String {
     };
     match &tiers.statistics {
         Some(known) => {
-            format!("{}{owner}, as of {} ms ago\n", table(known), tiers.age.as_millis())
+            let warm = tiers.warm.as_ref().map(warm_table).unwrap_or_default();
+            let age = tiers.age.as_millis();
+            format!("{}{warm}{owner}, as of {age} ms ago\n", table(known))
         }
         None => format!("{owner}; its numbers are not to be seen here\n"),
     }
@@ -77,6 +79,46 @@ fn table(known: &TierStatistics) -> String {
     output::columns(Some(&header), &[row], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 }
 
+fn warm_table(known: &WarmStatistics) -> String {
+    let header = [
+        "tier",
+        "rows",
+        "segments",
+        "size",
+        "of",
+        "seals",
+        "hits",
+        "evictions",
+        "dropped",
+        "backend",
+    ];
+    let row = vec![
+        "warm".to_owned(),
+        grouped(known.rows),
+        grouped(known.segments),
+        size(known.used_bytes),
+        size(known.budget_bytes),
+        grouped(known.seals),
+        grouped(known.hits),
+        grouped(known.evictions),
+        grouped(known.dropped),
+        match known.device.is_empty() {
+            true => known.backend.clone(),
+            false => format!("{} ({})", known.backend, known.device),
+        },
+    ];
+    let mut text = output::columns(Some(&header), &[row], &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let mut say = |what: &str, why: Option<&str>| {
+        if let Some(why) = why.filter(|why| !why.is_empty()) {
+            text.push_str(&format!("{what}: {why}\n"));
+        }
+    };
+    say("not warm", Some(&known.fallbacks_shown()));
+    say("no device", known.no_device.as_deref());
+    say("out of use", known.dead.as_deref());
+    text
+}
+
 fn document(tiers: &Tiers) -> Value {
     let state = match tiers.owner {
         TierOwner::Nobody => "none",
@@ -103,10 +145,28 @@ fn document(tiers: &Tiers) -> Value {
             "memory_bytes_max": known.memory_bytes_max,
         })
     });
+    let warm = tiers.warm.as_ref().map(|known| {
+        json!({
+            "tier": "warm",
+            "backend": known.backend,
+            "device": known.device,
+            "rows": known.rows,
+            "bytes": known.used_bytes,
+            "bytes_max": known.budget_bytes,
+            "segments": known.segments,
+            "seals": known.seals,
+            "hits": known.hits,
+            "evictions": known.evictions,
+            "dropped": known.dropped,
+            "fallbacks": known.fallbacks,
+            "no_device": known.no_device,
+            "dead": known.dead,
+        })
+    });
     json!({
         "owner": owned.then(|| tiers.owner.to_string()),
         "owner_state": state,
-        "tiers": numbers.into_iter().collect::<Vec<_>>(),
+        "tiers": numbers.into_iter().chain(warm).collect::<Vec<_>>(),
         "age_ms": tiers.as_of.map(|_| u64::try_from(tiers.age.as_millis()).unwrap_or(u64::MAX)),
     })
 }

@@ -16,7 +16,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::scalar::ScalarValue;
 
-use super::{rewrite_aggregates, scan_below, with_scan};
+use super::{rewrite_aggregates, scan_below, with_input};
 use crate::scan::files::ScanFile;
 use crate::scan::source::SeriesSource;
 
@@ -74,7 +74,7 @@ fn answer_covered(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionP
     if cut.is_empty() {
         return Ok(Some(answer));
     }
-    let input = with_scan(source.with_files(cut)?, between)?;
+    let input = with_input(source.with_files(cut)?.into_exec(), &between)?;
     let opened = AggregateExec::try_new(
         AggregateMode::Partial,
         aggregate.group_expr().clone(),

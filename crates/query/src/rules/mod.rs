@@ -3,6 +3,7 @@
 //! - [`CoveredAggregates`]: of an aggregate that counts rows or takes the extremes of time over a
 //!   range of time, the files that the range covers are answered from the log; only the files that
 //!   it cuts are opened.
+//! - [`WarmPushDown`]: what files in the warm tier can answer is asked there.
 //! - [`NewestOfKeys`]: below an aggregate that wants only the newest rows of each key, the scan
 //!   leaves out rows that cannot be among them.
 //! - [`OneStream`]: a merge or coalescing of a single partition is nothing, and goes.
@@ -26,8 +27,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 
 use self::covered::CoveredAggregates;
 use self::newest_of_keys::NewestOfKeys;
+pub(crate) use self::newest_of_keys::wants_newest;
 use self::one_stream::OneStream;
 use crate::scan::source::SeriesSource;
+use crate::warm::WarmPushDown;
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
@@ -45,6 +48,7 @@ pub(crate) fn all(key_pruning: bool) -> Vec<Rule> {
         if name == "FilterPushdown" && !filtered {
             filtered = true;
             rules.push(Arc::new(CoveredAggregates));
+            rules.push(Arc::new(WarmPushDown));
             if key_pruning {
                 rules.push(Arc::new(NewestOfKeys));
             }
@@ -72,6 +76,18 @@ fn rewrite_aggregates(
 fn scan_below(
     plan: &Arc<dyn ExecutionPlan>,
 ) -> Option<(SeriesSource, Vec<Arc<dyn ExecutionPlan>>)> {
+    scan_of(plan).filter(|(_, between)| between.iter().all(is_plain))
+}
+
+fn is_plain(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let projection = node.downcast_ref::<ProjectionExec>();
+    projection.is_some_and(|node| node.expr().iter().all(|expr| expr.expr.is::<Column>()))
+}
+
+/// The series scan below projections, and those projections from the top.
+pub(crate) fn scan_of(
+    plan: &Arc<dyn ExecutionPlan>,
+) -> Option<(SeriesSource, Vec<Arc<dyn ExecutionPlan>>)> {
     let mut between = Vec::new();
     let mut node = Arc::clone(plan);
     loop {
@@ -79,23 +95,19 @@ fn scan_below(
             let source = exec.data_source().downcast_ref::<SeriesSource>()?.clone();
             return Some((source, between));
         }
-        let projection = node.downcast_ref::<ProjectionExec>()?;
-        if projection.expr().iter().any(|expr| !expr.expr.is::<Column>()) {
-            return None;
-        }
-        let child = Arc::clone(projection.input());
+        let child = Arc::clone(node.downcast_ref::<ProjectionExec>()?.input());
         between.push(node);
         node = child;
     }
 }
 
-/// `source` below what [`scan_below`] found above another scan.
-fn with_scan(
-    source: SeriesSource,
-    between: Vec<Arc<dyn ExecutionPlan>>,
+/// Another input below nodes that are given from the top, such as [`scan_of`] finds.
+pub(crate) fn with_input(
+    input: Arc<dyn ExecutionPlan>,
+    above: &[Arc<dyn ExecutionPlan>],
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    between.into_iter().rev().try_fold(source.into_exec(), |input, node| {
+    above.iter().rev().try_fold(input, |input, node| {
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        node.replace_children(vec![input], options)
+        Arc::clone(node).replace_children(vec![input], options)
     })
 }

@@ -13,7 +13,7 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 
-use super::{rewrite_aggregates, scan_below, with_scan};
+use super::{rewrite_aggregates, scan_below, with_input};
 
 /// Leaves rows out of a scan that are not the newest of their key, where only those are wanted:
 /// `DISTINCT ON (key) … ORDER BY key, time DESC`, `last_value(x ORDER BY time)` and `max(time)`
@@ -71,12 +71,12 @@ fn newest_only(
     }
     let Some(newest) = source.newest_of(keys) else { return Ok(None) };
     let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    let input = with_scan(newest, between)?;
+    let input = with_input(newest.into_exec(), &between)?;
     Arc::clone(node).replace_children(vec![input], options).map(Some)
 }
 
 /// Whether only rows with the newest time of a key matter to an aggregate by keys.
-fn wants_newest(
+pub(crate) fn wants_newest(
     expr: &AggregateFunctionExpr,
     keys: &[String],
     time: &str,

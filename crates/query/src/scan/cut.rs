@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
-use tidelog_core::TimeRange;
-use tidelog_oplog::FileRow;
+use tidelog_core::{EventTime, TimeRange};
+use tidelog_oplog::{FileRow, StatValue};
 
+use super::files::scalar;
 use super::reader::CheckedReaders;
 use super::source::SeriesSource;
 use super::tiers::TieredSource;
@@ -61,6 +64,37 @@ impl SeriesSource {
             config.file_source = Arc::new(source);
         }
         Ok(config)
+    }
+
+    /// The same scan of rows from the first to the last of some times, in the unit of the time column;
+    /// `None` if it has none of these.
+    pub(crate) fn between(&self, first: i64, last: i64) -> Result<Option<Self>> {
+        let lost = || DataFusionError::Internal("a scan has no time column".to_owned());
+        let time = self.facts.roles.time.as_ref().ok_or_else(lost)?;
+        let table = self.config.file_source.table_schema().table_schema();
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema(&time.name, table)?);
+        let data_type = table.field_with_name(&time.name)?.data_type();
+        let bound = |value: i64, op: Operator| -> Result<Arc<dyn PhysicalExpr>> {
+            let value = scalar(&StatValue::Int(value), data_type).ok_or_else(lost)?;
+            let literal = Arc::new(Literal::new(value));
+            Ok(Arc::new(BinaryExpr::new(Arc::clone(&column), op, literal)))
+        };
+        let predicate = conjunction([bound(first, Operator::GtEq)?, bound(last, Operator::LtEq)?]);
+        let event_time = |value| EventTime::from_unit(value, time.unit);
+        let start = event_time(first).unwrap_or(EventTime::MIN);
+        let end = event_time(last).unwrap_or(EventTime::MAX);
+        let Ok(range) = TimeRange::try_new(start, end) else { return Ok(None) };
+        let cut = match &self.cut {
+            None => TimeCut { range, predicate },
+            Some(cut) => match cut.range.intersect(&range) {
+                Some(range) => {
+                    let both = [Arc::clone(&cut.predicate), predicate];
+                    TimeCut { range, predicate: conjunction(both) }
+                }
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Self { cut: Some(cut), ..self.clone() }))
     }
 
     fn readers_of_projected(&self) -> Result<CheckedReaders> {

@@ -78,6 +78,9 @@ impl DataSource for SeriesSource {
             write!(f, ", hot={}", facts.hot)?;
         }
         write!(f, ", layout={}", self.layout_words())?;
+        if let Some(note) = &self.warm_note {
+            write!(f, ", warm={note}")?;
+        }
         if let Some(projection) = self.config.file_source.projection() {
             let columns: Vec<String> = projection.as_ref().iter().map(shown_column).collect();
             write!(f, ", projection=[{}]", columns.join(", "))?;

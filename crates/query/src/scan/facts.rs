@@ -11,7 +11,7 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 use tidelog_core::TimeUnit;
-use tidelog_store::FileReaders;
+use tidelog_store::{Engine, FileReaders};
 
 use super::files::ScanFile;
 use super::layout::{Segment, balance};
@@ -37,6 +37,8 @@ pub(crate) struct ScanFacts {
     pub(crate) readers: FileReaders,
     pub(crate) roles: Roles,
     pub(crate) partitions: usize,
+    /// The store, of which some files may be warm.
+    pub(crate) engine: Engine,
 }
 
 /// How many of how many.

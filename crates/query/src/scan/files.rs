@@ -188,7 +188,7 @@ fn widen(value: ScalarValue, to: &DataType) -> Option<ScalarValue> {
 }
 
 /// A bound from the log as a value of `data_type`.
-fn scalar(value: &StatValue, data_type: &DataType) -> Option<ScalarValue> {
+pub(super) fn scalar(value: &StatValue, data_type: &DataType) -> Option<ScalarValue> {
     match (value, data_type) {
         (StatValue::Int(v), DataType::Boolean) => Some(ScalarValue::Boolean(Some(*v != 0))),
         (StatValue::Int(v), DataType::Int64) => Some(ScalarValue::Int64(Some(*v))),

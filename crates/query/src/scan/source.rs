@@ -26,7 +26,7 @@ use datafusion::datasource::source::DataSource;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::cut::TimeCut;
@@ -56,6 +56,8 @@ pub(crate) struct SeriesSource {
     pub(super) config: FileScanConfig,
     pub(super) cut: Option<TimeCut>,
     pub(super) layout: Layout,
+    /// Why what is warm of it is read from files.
+    pub(super) warm_note: Option<Arc<str>>,
 }
 
 impl SeriesSource {
@@ -82,7 +84,7 @@ impl SeriesSource {
         } else {
             Layout::Parallel
         };
-        Ok(Self { facts, config, cut, layout })
+        Ok(Self { facts, config, cut, layout, warm_note: None })
     }
 
     pub(crate) fn facts(&self) -> &Arc<ScanFacts> {
@@ -114,6 +116,7 @@ impl SeriesSource {
             readers: self.facts.readers.clone(),
             roles: self.facts.roles.clone(),
             partitions: self.facts.partitions,
+            engine: self.facts.engine.clone(),
         });
         let projection = self.projection()?;
         Self::try_new(facts, &projection, self.predicate(), self.cut.clone(), self.config.limit)
@@ -141,8 +144,31 @@ impl SeriesSource {
             .ok_or_else(|| DataFusionError::Internal("a Parquet scan has a projection".to_owned()))
     }
 
-    pub(super) fn projected_schema(&self) -> Result<SchemaRef> {
+    pub(crate) fn projected_schema(&self) -> Result<SchemaRef> {
         self.config.projected_schema()
+    }
+
+    /// How many rows are wanted, if not all.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        self.config.limit
+    }
+
+    /// Tells in plans why what is warm of the scan is read from files.
+    pub(crate) fn with_warm_note(self, note: String) -> Self {
+        Self { warm_note: Some(note.into()), ..self }
+    }
+
+    /// The columns of the table that the output is, if it is plain columns.
+    pub(crate) fn column_names(&self) -> Option<Vec<String>> {
+        let projection = self.config.file_source.projection()?;
+        let name =
+            |shown: &ProjectionExpr| Some(shown.expr.downcast_ref::<Column>()?.name().to_owned());
+        projection.as_ref().iter().map(name).collect()
+    }
+
+    /// An expression over the output as one over the table.
+    pub(crate) fn over_table(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        self.projection()?.unproject_expr(expr)
     }
 
     pub(super) fn is_dirty(&self) -> bool {

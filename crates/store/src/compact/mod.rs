@@ -373,6 +373,8 @@ impl Compactor {
         let reach = self.ground.memory.within_reach(Holder::Compaction);
         let file = planned.job.bytes.div_ceil(planned.job.files.max(1));
         let sort_bytes = sort_bytes(reach);
+        let warm = &self.ground.warm;
+        let warm = warm.are_warm(&planned.inputs).then(|| warm.ahead());
         let rewriting = Rewrite {
             path: found.path.clone(),
             node: found.node,
@@ -381,6 +383,7 @@ impl Compactor {
             job: planned.job,
             sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose: Purpose::Merge,
+            warm: warm.clone(),
         };
         let sorted = if rewriting.is_by_key() { sort_bytes } else { 0 };
         memory.set((file / 8 * 11 + open.min(reach / 4) + sorted).min(reach));
@@ -404,7 +407,12 @@ impl Compactor {
         // Held only now: a merge under way does not keep a writer that nobody wants.
         let writer = writer.upgrade().ok_or(Error::Closed)?;
         match writer.submit(Work::Compact(Box::new(compaction))).await {
-            Ok(_) => Ok(Ended::Merged(outputs)),
+            Ok(_) => {
+                if let Some(warm) = warm {
+                    warm.committed();
+                }
+                Ok(Ended::Merged(outputs))
+            }
             Err(Rejected::Stale) => Ok(Ended::GivenUp),
             Err(Rejected::Failed(error)) => Err(error),
         }

@@ -31,6 +31,7 @@ use crate::engine::Ground;
 use crate::error::Error;
 use crate::file_reader::FileReader;
 use crate::series_schema::SeriesSchema;
+use crate::warm::Ahead;
 
 /// Files of one series to be written anew.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub(crate) struct Rewrite {
     /// Bytes of rows that may wait in memory to be brought into another order.
     pub(crate) sort_bytes: usize,
     pub(crate) purpose: Purpose,
+    /// Takes segments of the files that are written, if they are to be warm.
+    pub(crate) warm: Option<Ahead>,
 }
 
 /// What files are written anew for.
@@ -120,10 +123,11 @@ pub(crate) async fn rewrite(
                 }
             }
             Outcome::File(file) => {
-                written.files.push(put(ground, rewrite, *file, throttle).await?);
+                let warm = rewrite.warm.as_ref();
+                written.files.push(put(ground, rewrite, *file, warm, throttle).await?);
             }
             Outcome::Ended(file) => {
-                written.ended.push(put(ground, rewrite, *file, throttle).await?);
+                written.ended.push(put(ground, rewrite, *file, None, throttle).await?);
             }
             Outcome::Done => break,
         }
@@ -160,10 +164,14 @@ async fn put(
     ground: &Ground,
     rewrite: &Rewrite,
     file: EncodedFile,
+    warm: Option<&Ahead>,
     throttle: &Throttle,
 ) -> Result<FileRow, Error> {
     let id = FileId::random(ground.env.randomness.as_ref());
     let row = file.row(id, &rewrite.path, rewrite.node);
+    if let Some(warm) = warm {
+        warm.seal_written(&rewrite.schema, &row, &file).await;
+    }
     ground.put_file(&row, file).await?;
     throttle.spend(row.size).await;
     Ok(row)

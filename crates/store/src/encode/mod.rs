@@ -40,8 +40,8 @@ const PARTITIONS_MAX: usize = 64;
 /// A file with more stretches that are in order of event time is sorted, not merged, to be read so.
 const RUNS_MAX: usize = 256;
 
-/// A data file in memory and what the log will say of it.
-#[derive(Debug)]
+/// A data file in memory and what the log will say of it. Clones share the bytes.
+#[derive(Debug, Clone)]
 pub(crate) struct EncodedFile {
     pub(crate) bytes: Bytes,
     pub(crate) metadata: Arc<ParquetMetaData>,

@@ -18,6 +18,7 @@ use crate::encode::{EncodedFile, Expected, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::hot::{Generation, HotSeries, InOrder};
+use crate::warm::Ahead;
 
 /// Series that are encoded and put at once, if there is the memory.
 const SERIES_AT_ONCE: usize = 8;
@@ -107,8 +108,9 @@ impl Flusher {
         let series: Vec<(NodeId, HotSeries)> =
             generation.series.iter().map(|(node, series)| (*node, series.clone())).collect();
         let room = Room::new(&self.ground.memory);
+        let warm = self.ground.warm.takes_flushed().then(|| self.ground.warm.ahead());
         let files: Vec<Vec<FileRow>> = stream::iter(series)
-            .map(|(node, series)| self.write_series(node, series, &room))
+            .map(|(node, series)| self.write_series(node, series, &room, warm.as_ref()))
             .buffer_unordered(SERIES_AT_ONCE)
             .try_collect()
             .await?;
@@ -129,8 +131,14 @@ impl Flusher {
         };
         // Whether one that failed has landed is seen at the next try.
         match self.writer.submit(Work::Flush(Box::new(flush))).await {
+            Ok(_) => {
+                if let Some(warm) = warm {
+                    warm.committed();
+                }
+                Ok(())
+            }
             // An earlier try was under way and has landed.
-            Ok(_) | Err(Rejected::Stale) => Ok(()),
+            Err(Rejected::Stale) => Ok(()),
             Err(Rejected::Failed(error)) => Err(error),
         }
     }
@@ -146,6 +154,7 @@ impl Flusher {
         node: NodeId,
         series: HotSeries,
         room: &Room,
+        warm: Option<&Ahead>,
     ) -> Result<Vec<FileRow>, Error> {
         let Some(first) = series.files().first().map(|file| Arc::clone(file.row())) else {
             return Ok(Vec::new());
@@ -153,17 +162,27 @@ impl Flusher {
         let (path, base) = (first.path.clone(), first.version_base);
         let part_bytes = room.part_bytes;
         let bytes = series.files().iter().map(|file| file.bytes() as u64).sum();
-        let mut place = room.take(bytes).await?;
-        let encoded = tokio::task::spawn_blocking(move || encode_series(&series, part_bytes));
-        let files = encoded.await.map_err(|_| Error::Closed)??;
-        place.memory.set(files.iter().map(|file| file.bytes.len() as u64).sum());
-        let mut rows = Vec::with_capacity(files.len());
-        for file in files {
+        let mut place = room.take(bytes, warm.is_some()).await?;
+        let series = Arc::new(series);
+        let rows_of = Arc::clone(&series);
+        let encoded = tokio::task::spawn_blocking(move || encode_series(&rows_of, part_bytes));
+        let encoded = encoded.await.map_err(|_| Error::Closed)??;
+        let mut files = Vec::with_capacity(encoded.len());
+        for file in encoded {
             let id = FileId::random(self.ground.env.randomness.as_ref());
             let mut row = file.row(id, &path, node);
             row.min_version = Version::new(row.min_version.number() + base);
             row.max_version = Version::new(row.max_version.number() + base);
             row.version_base = base;
+            files.push((row, file));
+        }
+        if let Some(warm) = warm.cloned() {
+            let rows: Vec<FileRow> = files.iter().map(|(row, _)| row.clone()).collect();
+            warm.seal_series(series, rows).await;
+        }
+        place.memory.set(files.iter().map(|(_, file)| file.bytes.len() as u64).sum());
+        let mut rows = Vec::with_capacity(files.len());
+        for (row, file) in files {
             self.ground.put_file(&row, file).await?;
             rows.push(row);
         }
@@ -210,9 +229,11 @@ impl Room {
     }
 
     /// Waits for the memory to write a series with so many bytes of rows: the files, which are smaller
-    /// than the rows, and a few parts. A series that needs more than there is gets all of it.
-    async fn take(&self, bytes: u64) -> Result<RoomTaken, Error> {
-        let needed = bytes / 2 + 3 * bytes.min(self.part_bytes);
+    /// than the rows, and a few parts, or, beside the files, the rows once more while they are brought into
+    /// the order of a segment. A series that needs more than there is gets all of it.
+    async fn take(&self, bytes: u64, is_sealed: bool) -> Result<RoomTaken, Error> {
+        let parts = 3 * bytes.min(self.part_bytes);
+        let needed = bytes / 2 + if is_sealed { parts.max(bytes) } else { parts };
         let kib = u32::try_from(needed / 1024 + 1).unwrap_or(u32::MAX).min(self.kib_max);
         let permits = Arc::clone(&self.kib).acquire_many_owned(kib).await;
         let permits = permits.map_err(|_| Error::Closed)?;

@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 use super::TierStatistics;
 use super::shared::Shared;
+use crate::warm::{WarmStatistics, WarmTier};
 
 const FILE: &str = "tiers.json";
 const STAGED: &str = "tiers.json.new";
 const INTERVAL: Duration = Duration::from_secs(1);
-const BYTES_MAX: usize = 4096;
+const BYTES_MAX: usize = 16 * 1024;
 
 /// What the file holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub(crate) struct Gauge {
     /// When they were read, in microseconds since 1970.
     written_us: i64,
     pub(crate) statistics: TierStatistics,
+    #[serde(default)]
+    pub(crate) warm: Option<WarmStatistics>,
 }
 
 impl Gauge {
@@ -46,10 +49,11 @@ impl Gauge {
 }
 
 /// Publishes the numbers of `shared` in `directory`, until it is aborted.
-pub(crate) async fn publish(shared: Arc<Shared>, epoch: Uuid, directory: PathBuf) {
+pub(crate) async fn publish(shared: Arc<Shared>, warm: WarmTier, epoch: Uuid, directory: PathBuf) {
     loop {
-        let (from, directory) = (Arc::clone(&shared), directory.clone());
-        let written = tokio::task::spawn_blocking(move || write(&from, epoch, &directory)).await;
+        let (from, warm, directory) = (Arc::clone(&shared), warm.clone(), directory.clone());
+        let write = move || write(&from, &warm, epoch, &directory);
+        let written = tokio::task::spawn_blocking(write).await;
         if let Ok(Err(error)) = written {
             tracing::debug!(%error, "the numbers of the tiers were not published");
         }
@@ -57,9 +61,10 @@ pub(crate) async fn publish(shared: Arc<Shared>, epoch: Uuid, directory: PathBuf
     }
 }
 
-fn write(shared: &Shared, epoch: Uuid, directory: &Path) -> io::Result<()> {
+fn write(shared: &Shared, warm: &WarmTier, epoch: Uuid, directory: &Path) -> io::Result<()> {
     let written_us = shared.env.clock.now().micros();
-    let gauge = Gauge { epoch, written_us, statistics: shared.statistics() };
+    let (statistics, warm) = (shared.statistics(), Some(warm.stats()));
+    let gauge = Gauge { epoch, written_us, statistics, warm };
     let bytes = Bytes::from(serde_json::to_vec(&gauge)?);
     let fs = shared.options.file_system.as_ref();
     let staged = directory.join(STAGED);

@@ -224,7 +224,8 @@ impl Owner {
         let flushing = tokio::spawn(flushing).abort_handle();
         let pulse = Arc::new(Pulse::new(ground.env.clone()));
         let beating = tokio::spawn(beat(Arc::clone(&pulse))).abort_handle();
-        let publishing = gauge::publish(Arc::clone(&shared), flusher.epoch, directory.to_owned());
+        let (published, warm) = (Arc::clone(&shared), ground.warm.clone());
+        let publishing = gauge::publish(published, warm, flusher.epoch, directory.to_owned());
         let publishing = tokio::spawn(publishing).abort_handle();
         let directory = directory.to_owned();
         let queued = Arc::new(Semaphore::new(queued_kib_max(&memory)));

@@ -18,6 +18,7 @@ use crate::compact::work::chains;
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::series_schema::SeriesSchema;
+use crate::warm::Ahead;
 
 /// So many files are read at one instant of event time at most.
 const OPEN_FILES_MAX: usize = 64;
@@ -100,6 +101,8 @@ pub(super) struct Files {
     target_bytes: u64,
     units: HashMap<(Vec<FileId>, Vec<Asked>), Put<Decided>>,
     copies: HashMap<(TimeRange, Version), Put<Vec<FileRow>>>,
+    /// Segments of what was written.
+    warm: Ahead,
 }
 
 /// What was asked of files: a later try may ask another thing of the same.
@@ -110,7 +113,13 @@ impl Files {
         // Files of rows that stay and of rows that end are in memory at once.
         let memory = ground.memory.within_reach(Holder::Compaction);
         let target_bytes = target_bytes.min(memory / 16 * 5).max(1);
-        Self { ground: ground.clone(), target_bytes, units: HashMap::new(), copies: HashMap::new() }
+        let (ground, warm) = (ground.clone(), ground.warm.ahead());
+        Self { ground, target_bytes, units: HashMap::new(), copies: HashMap::new(), warm }
+    }
+
+    /// Takes segments of what is written.
+    pub(super) fn warm(&self) -> &Ahead {
+        &self.warm
     }
 
     /// Forgets what a vacuum may have deleted.
@@ -251,6 +260,7 @@ impl Files {
             job,
             sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose,
+            warm: self.ground.warm.are_warm(files).then(|| self.warm.clone()),
         };
         let sorted = if work.is_by_key() { sort_bytes } else { 0 };
         memory.set((file / 4 * 11 + open.min(reach / 4) + sorted).min(reach));

@@ -179,7 +179,10 @@ impl Engine {
             }
             let files = revision.files.clone();
             match self.submit(Work::Revise(revision)).await {
-                Ok(landed) => return Ok(revising.receipt(landed.versions.first(), &files)),
+                Ok(landed) => {
+                    revising.files.warm().committed();
+                    return Ok(revising.receipt(landed.versions.first(), &files));
+                }
                 Err(Rejected::Stale) => {}
                 Err(Rejected::Failed(Error::Claimed { .. })) if self.free().await? => {}
                 Err(Rejected::Failed(error)) => {
@@ -375,12 +378,15 @@ impl Revising<'_> {
         }
         let since = self.engine.log().snapshot().next_commit();
         let (found, range, batch) = (found.clone(), *range, batch.clone());
-        let (path, node) = (found.path.clone(), found.node);
+        let (path, node, found_schema) = (found.path.clone(), found.node, found.schema.clone());
         let encoded = tokio::task::spawn_blocking(move || encoded(&found, range, &batch));
         let mut files = Vec::new();
         for file in encoded.await.map_err(|_| Error::Closed)?? {
             let id = FileId::random(self.engine.env().randomness.as_ref());
             let row = file.row(id, &path, node);
+            if self.engine.warm().has_series(node) {
+                self.files.warm().seal_written(&found_schema, &row, &file).await;
+            }
             self.engine.ground().put_file(&row, file).await?;
             files.push(row);
         }

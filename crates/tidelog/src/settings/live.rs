@@ -119,6 +119,7 @@ fn apply(queries: &Queries, current: &mut Settings, new: &Settings) {
     current.wal_max_bytes = new.wal_max_bytes;
     current.partitions = new.partitions;
     current.max_staleness = new.max_staleness;
+    current.warm_keep = new.warm_keep;
     let mut limits = queries.engine().tier_limits();
     limits.rows_max = new.hot_max_rows;
     limits.bytes_max = new.hot_max_bytes;
@@ -126,6 +127,7 @@ fn apply(queries: &Queries, current: &mut Settings, new: &Settings) {
     limits.wal_bytes_max = new.wal_max_bytes;
     queries.engine().set_tier_limits(limits);
     queries.engine().set_max_staleness(new.max_staleness);
+    queries.engine().warm().set_keep(new.warm_keep);
     queries.set_partitions(new.partitions);
 }
 

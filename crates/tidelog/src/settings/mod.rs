@@ -32,7 +32,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidelog_store::{EngineOptions, Mode, TierOptions, UpkeepMode, WalDurability};
+use tidelog_store::{
+    EngineOptions, Mode, TierOptions, UpkeepMode, WalDurability, WarmKeep, WarmOptions, WarmPlace,
+};
 
 pub use self::error::{Problem, SettingsError};
 pub use self::layers::{Layers, Loaded, Origin, check_file, check_value};
@@ -40,7 +42,9 @@ pub(crate) use self::live::LiveSettings;
 pub use self::live::{ConfigWatch, Reloaded, SettingChange};
 pub use self::preset::Preset;
 pub use self::table::{ChangeableWhen, SETTINGS, Setting};
-use self::values::{Bytes, Count, Directory, DurabilityText, Maybe, Number, Text, Time, YesNo};
+use self::values::{
+    Bytes, Count, Directory, DurabilityText, Index, KeepText, Maybe, Number, Text, Time, YesNo,
+};
 
 /// The bytes that the cache of a remote store may hold, if nothing else is said.
 const CACHE_BYTES_MAX: u64 = 1 << 30;
@@ -113,6 +117,18 @@ pub struct Settings {
     /// part of it, in whole seconds. Default: a day.
     #[serde(with = "Time")]
     pub log_retention: Duration,
+    /// Where the warm tier lies. Default: [`WarmPlace::Auto`].
+    pub warm_backend: WarmPlace,
+    /// Number of the device of the warm tier, from 0 on. Default: 0.
+    #[serde(with = "Index")]
+    pub warm_device: usize,
+    /// Bytes that the warm tier's segments may take, at least 1. Default: a quarter of the memory, or 2 GiB of a
+    /// device.
+    #[serde(with = "Maybe::<Bytes>")]
+    pub warm_max_bytes: Option<u64>,
+    /// What is kept warm without being asked for. Default: [`WarmKeep::Flushed`].
+    #[serde(with = "KeepText")]
+    pub warm_keep: WarmKeep,
     /// The local directory that keeps what is read of a remote store. Default: none.
     #[serde(with = "Maybe::<Directory>")]
     pub cache: Option<PathBuf>,
@@ -123,8 +139,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let EngineOptions { mode, tier, max_staleness, upkeep, compaction, log, .. } =
+        let EngineOptions { mode, tier, max_staleness, upkeep, compaction, log, warm, .. } =
             EngineOptions::default();
+        let WarmOptions { place, device, bytes_max: warm_max_bytes, keep, .. } = warm;
         let TierOptions { durability, rows_max, bytes_max, age_max, wal_bytes_max, .. } = tier;
         Self {
             preset: None,
@@ -145,6 +162,10 @@ impl Default for Settings {
             compaction_target: compaction.target_bytes,
             compaction_rate: compaction.bytes_per_second,
             log_retention: log.retention,
+            warm_backend: place,
+            warm_device: device,
+            warm_max_bytes,
+            warm_keep: keep,
             cache: None,
             cache_size: CACHE_BYTES_MAX,
         }

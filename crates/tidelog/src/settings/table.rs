@@ -87,6 +87,10 @@ pub const SETTINGS: &[Setting] = {
         setting("compaction_target", SIZE, "`128MiB`", Reopened),
         setting("compaction_rate", RATE, "as many as it can", Reopened),
         setting("log_retention", "whole seconds as a time, such as 12h", "`1d`", Never),
+        setting("warm_backend", "`off`, `auto`, `host` or `cuda`", "`auto`", Reopened),
+        setting("warm_device", "the number of a device, from 0 on", "`0`", Reopened),
+        setting("warm_max_bytes", SIZE, "a quarter of `memory`, or 2 GiB of a device", Reopened),
+        setting("warm_keep", "`off`, `flushed`, or a time, such as 7d", "`flushed`", Running),
         setting("cache", "a local directory", "none", Reopened),
         setting("cache_size", SIZE, "`1GiB`", Reopened),
     ]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
-use tidelog_store::WalDurability;
+use tidelog_store::{WalDurability, WarmKeep};
 
 const BYTE_UNITS: [(&str, u64); 14] = [
     ("", 1),
@@ -59,6 +59,8 @@ pub(crate) struct Bytes;
 pub(crate) struct Count;
 /// The same, of things in memory.
 pub(crate) struct Number;
+/// A whole number, of things that are counted from zero.
+pub(crate) struct Index;
 /// A time: `10s`, `250 ms`.
 pub(crate) struct Time;
 /// `true` or `false`.
@@ -69,6 +71,8 @@ pub(crate) struct Text;
 pub(crate) struct Directory;
 /// `sync`, `memory` or `interval:` with a time.
 pub(crate) struct DurabilityText;
+/// `off`, `flushed` or a time.
+pub(crate) struct KeepText;
 /// What may be absent.
 pub(crate) struct Maybe<F>(PhantomData<F>);
 
@@ -123,6 +127,18 @@ impl Form for Number {
     fn read(text: &str) -> Result<usize, String> {
         let number = Count::read(text)?;
         usize::try_from(number).map_err(|_| format!("{text:?} is too large for this machine"))
+    }
+
+    fn show(value: &usize) -> String {
+        value.to_string()
+    }
+}
+
+impl Form for Index {
+    type Value = usize;
+
+    fn read(text: &str) -> Result<usize, String> {
+        text.trim().parse().map_err(|_| format!("{text:?} is not a whole number of at least 0"))
     }
 
     fn show(value: &usize) -> String {
@@ -209,6 +225,29 @@ impl Form for DurabilityText {
     }
 }
 
+impl Form for KeepText {
+    type Value = WarmKeep;
+
+    fn read(text: &str) -> Result<WarmKeep, String> {
+        match text.trim() {
+            "off" => Ok(WarmKeep::Off),
+            "flushed" => Ok(WarmKeep::Flushed),
+            time => Time::read(time)
+                .map(WarmKeep::Recent)
+                .map_err(|why| format!("{text:?} is neither off nor flushed, and {why}")),
+        }
+    }
+
+    fn show(value: &WarmKeep) -> String {
+        match value {
+            WarmKeep::Off => "off".to_owned(),
+            WarmKeep::Flushed => "flushed".to_owned(),
+            WarmKeep::Recent(age) => Time::show(age),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 impl<F: Form> Form for Maybe<F> {
     type Value = Option<F::Value>;
 
@@ -276,7 +315,7 @@ macro_rules! with {
         }
     )*};
 }
-with!(Bytes, Count, Time, YesNo, DurabilityText);
+with!(Bytes, Count, Index, Time, YesNo, DurabilityText, KeepText);
 
 impl<F: Form> Maybe<F> {
     pub(crate) fn serialize<S: Serializer>(
@@ -332,6 +371,18 @@ mod tests {
         assert_eq!(DurabilityText::read("sync"), Ok(WalDurability::Sync));
         for bad in ["", "Sync", "interval", "interval:", "interval:250", "disk"] {
             assert!(DurabilityText::read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_warm_is_read() {
+        let week = WarmKeep::Recent(Duration::from_secs(7 * 86_400));
+        for (text, keep) in [("off", WarmKeep::Off), ("flushed", WarmKeep::Flushed), ("7d", week)] {
+            assert_eq!(KeepText::read(text), Ok(keep));
+            assert_eq!(KeepText::show(&keep), text);
+        }
+        for bad in ["", "on", "7", "recent", "7 days"] {
+            assert!(KeepText::read(bad).is_err(), "{bad}");
         }
     }
 

@@ -34,7 +34,7 @@ use crate::answer::{Answer, Output, Work};
 use crate::backend::WarmBackend;
 use crate::bound::{Bound, SegmentPlan};
 use crate::error::{Invalid, WarmError};
-use crate::ledger::{BackendStats, Ledger, Reservation};
+use crate::ledger::{BackendStats, Ledger, Reservation, SharedMemory};
 use crate::request::{Op, Request};
 use crate::segment::Segment;
 use crate::table::{KeyDirectory, WarmTable};
@@ -62,6 +62,12 @@ impl HostBackend {
     #[must_use]
     pub fn new(budget_bytes: u64) -> Self {
         Self { ledger: Ledger::new(budget_bytes) }
+    }
+
+    /// Takes what segments need of this memory, too. Default: the budget is the backend's alone.
+    #[must_use]
+    pub fn with_shared_memory(self, memory: Arc<dyn SharedMemory>) -> Self {
+        Self { ledger: self.ledger.with_shared_memory(memory) }
     }
 
     fn answer(
@@ -119,6 +125,10 @@ impl WarmBackend for HostBackend {
 
     fn evict(&self, segment: &Segment) -> bool {
         self.ledger.evict(segment)
+    }
+
+    fn make_room(&self, bytes: u64) -> u64 {
+        self.ledger.make_room(bytes)
     }
 
     fn stats(&self) -> BackendStats {

@@ -235,3 +235,58 @@ fn sums_of_floats_do_not_lose_what_is_small() -> TestResult {
     assert_eq!(sums.value(0), 10_000_000_000_001_000.0);
     Ok(())
 }
+
+/// Memory of which others have taken some.
+#[derive(Debug)]
+struct Elsewhere {
+    free: std::sync::atomic::AtomicU64,
+}
+
+impl crate::SharedMemory for Elsewhere {
+    fn try_take(&self, bytes: u64) -> Result<(), u64> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let take = |free: u64| free.checked_sub(bytes);
+        self.free.fetch_update(Relaxed, Relaxed, take).map(drop)
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.free.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn memory_that_others_have_is_not_taken() -> TestResult {
+    use std::sync::atomic::Ordering::Relaxed;
+    let table = table()?;
+    let alone = HostBackend::new(1 << 30).seal(&table, &[rows(0..4, 0..1000)])?.stats().bytes;
+    let memory = Arc::new(Elsewhere { free: (alone * 5 / 2).into() });
+    let shared: Arc<dyn crate::SharedMemory> = Arc::<Elsewhere>::clone(&memory);
+    let backend = HostBackend::new(1 << 30).with_shared_memory(shared);
+    let first = backend.seal(&table, &[rows(0..4, 0..1000)])?;
+    let second = backend.seal(&table, &[rows(0..4, 0..1000)])?;
+    assert!(first.is_resident() && memory.free.load(Relaxed) == alone / 2);
+    // There is no room for a third, whatever the budget says.
+    let third = backend.seal(&table, &[rows(0..4, 0..1000)])?;
+    assert!(!first.is_resident() && second.is_resident() && third.is_resident());
+    memory.free.fetch_sub(alone / 2, Relaxed);
+    let large = backend.seal(&table, &[rows(0..4, 0..10_000)]);
+    assert!(matches!(large, Err(WarmError::OutOfMemory { .. })), "{large:?}");
+    assert_eq!((backend.stats().used_bytes, memory.free.load(Relaxed)), (0, alone * 2));
+    Ok(())
+}
+
+#[test]
+fn room_is_made_of_what_was_not_used_for_longest() -> TestResult {
+    let (table, backend) = (table()?, HostBackend::new(1 << 30));
+    let first = backend.seal(&table, &[rows(0..4, 0..1000)])?;
+    let second = backend.seal(&table, &[rows(0..4, 0..1000)])?;
+    backend.run(&table, &[Arc::clone(&first)], &Request::new(Op::Count))?;
+    assert_eq!(backend.make_room(1), second.stats().bytes);
+    assert!(first.is_resident() && !second.is_resident());
+    let read = first.data()?;
+    assert_eq!(backend.make_room(u64::MAX), 0, "what is read is not free before that has ended");
+    drop(read);
+    assert_eq!(backend.make_room(u64::MAX), first.stats().bytes);
+    assert_eq!(backend.make_room(1), 0);
+    Ok(())
+}
