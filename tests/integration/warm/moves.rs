@@ -83,6 +83,23 @@ async fn of_equal_rows_the_latest_version_is_last() {
     }
 }
 
+/// Reads tell them apart where they read the file, so a segment would serve nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_replace_one_another_are_not_warm() {
+    let (engine, _directory) = engine_alone().await;
+    let deduplicated = SeriesOptions::default().with_key_columns(["key"]).with_dedup(true);
+    engine.create_series(&path(), deduplicated).await.unwrap();
+    append(&engine, batch(0, 8, 0)).await;
+    engine.flush().await.unwrap();
+    append(&engine, batch(8, 8, 100)).await;
+    append(&engine, batch(16, 8, 100)).await;
+    engine.flush().await.unwrap();
+    let (found, tiers) = numbers(&engine).await;
+    assert_eq!((found.len(), tiers.warm, tiers.cold), (24, 8, 16));
+    let stats = engine.warm().stats();
+    assert_eq!((stats.seals, stats.fallbacks["not_unique"]), (1, 1));
+}
+
 /// What is written while a handle is closed would be warm for nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_seals_nothing() {
