@@ -256,7 +256,7 @@ const FILTERS: [&str; 33] = [
 ];
 
 /// What is asked of the rows that pass a filter. `{from}` is the series and the filter.
-const QUESTIONS: [&str; 22] = [
+const QUESTIONS: [&str; 25] = [
     "SELECT count(*) {from}",
     "SELECT count(*), count(usage), sum(usage), min(usage), max(usage), avg(usage) {from}",
     "SELECT sum(large), min(large), max(large), sum(small), avg(small), min(small) {from}",
@@ -278,6 +278,10 @@ const QUESTIONS: [&str; 22] = [
     "SELECT time {from} ORDER BY time DESC LIMIT 6",
     "SELECT time, usage {from} ORDER BY time LIMIT 3",
     "SELECT * {from}",
+    "SELECT count(*) FROM (SELECT usage, note {from} LIMIT 17) AS picked",
+    "SELECT max(n) FROM (SELECT row_number() OVER (PARTITION BY host ORDER BY time) AS n {from}) AS numbered",
+    "SELECT small, count(*) FROM (SELECT small {from} UNION ALL SELECT small + 1 {from}) AS twice \
+     GROUP BY small",
     "SELECT host, max(time) {from} GROUP BY host",
     "SELECT DISTINCT ON (host, region) host, region, time, usage, large {from} \
      ORDER BY host, region, time DESC, usage, large, bytes, odd, note, up, small",
