@@ -242,7 +242,6 @@ pub(crate) fn fenced(snapshot: &Snapshot, wal: WalId) -> Error {
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Intent>,
-    touched: Touched,
 }
 
 impl Writer {
@@ -256,7 +255,7 @@ impl Writer {
         own: OwnEpoch,
     ) -> Self {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
-        let writer = Self { queue, touched: touched.clone() };
+        let writer = Self { queue };
         let Ground { store, log, env, .. } = ground.clone();
         let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
         let (alive, ended) = watch::channel(());
@@ -280,12 +279,7 @@ impl Writer {
 
     /// A way that does not keep the task alive.
     pub(crate) fn downgrade(&self) -> WeakWriter {
-        WeakWriter { queue: self.queue.downgrade(), touched: self.touched.clone() }
-    }
-
-    /// The series that it has added files to.
-    pub(crate) fn touched(&self) -> &Touched {
-        &self.touched
+        WeakWriter { queue: self.queue.downgrade() }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -303,12 +297,11 @@ impl Writer {
 #[derive(Debug, Clone)]
 pub(crate) struct WeakWriter {
     queue: mpsc::WeakSender<Intent>,
-    touched: Touched,
 }
 
 impl WeakWriter {
     pub(crate) fn upgrade(&self) -> Option<Writer> {
-        Some(Writer { queue: self.queue.upgrade()?, touched: self.touched.clone() })
+        Some(Writer { queue: self.queue.upgrade()? })
     }
 }
 

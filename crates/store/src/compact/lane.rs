@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tidelog_core::NodeId;
 use tidelog_oplog::Snapshot;
@@ -23,16 +22,11 @@ const COMMITS_OF_MANY: i64 = 64;
 /// Who was too late so often in a row lets the others do it for so much longer.
 const PATIENCE_MAX: u32 = 6;
 
-/// A series whose files are being merged has got too many if so many more have come meanwhile.
-const BEHIND_FROM: usize = 4;
-
 /// The series to which files were added, and how many. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Touched {
     files: Arc<Mutex<HashMap<NodeId, Added>>>,
     news: watch::Sender<()>,
-    /// The series whose files are being merged.
-    settling: watch::Sender<Option<NodeId>>,
 }
 
 /// A series to which a file was added.
@@ -88,36 +82,8 @@ impl Touched {
         self.take_added().into_keys().collect()
     }
 
-    /// Waits, `at_most` so long, until no series of those that `is_asked` is true for gets files faster than
-    /// they are merged.
-    pub(crate) async fn caught_up(&self, is_asked: impl Fn(NodeId) -> bool, at_most: Duration) {
-        let is_behind = |node: NodeId| {
-            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-            is_asked(node) && files.get(&node).is_some_and(|added| added.files >= BEHIND_FROM)
-        };
-        let mut settling = self.settling.subscribe();
-        let caught_up = settling.wait_for(|settling| !settling.is_some_and(is_behind));
-        // Who is behind for longer than that goes on all the same.
-        let _ = tokio::time::timeout(at_most, caught_up).await;
-    }
-
-    /// Says that the files of a series are being merged, as long as the answer is kept.
-    fn settle(&self, node: NodeId) -> Settling {
-        self.settling.send_replace(Some(node));
-        Settling(self.settling.clone())
-    }
-
     fn take_added(&self) -> HashMap<NodeId, Added> {
         std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// The files of a series are being merged.
-struct Settling(watch::Sender<Option<NodeId>>);
-
-impl Drop for Settling {
-    fn drop(&mut self) {
-        self.0.send_replace(None);
     }
 }
 
@@ -172,7 +138,6 @@ async fn run(
             }
             known.files = 0;
             let too_late = known.too_late;
-            let _settling = touched.settle(node);
             let too_late = settle(&compactor, &writer, node, too_late).await;
             if let Some(known) = waiting.get_mut(&node) {
                 known.too_late = too_late;
@@ -198,43 +163,5 @@ async fn settle(
                 return (too_late + 1).min(PATIENCE_MAX);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn node(number: u128) -> NodeId {
-        NodeId::from_uuid(Uuid::from_u128(number))
-    }
-
-    #[tokio::test]
-    async fn who_adds_files_faster_than_they_are_merged_waits_until_they_are() {
-        let touched = Touched::default();
-        let add = |number, files| {
-            let mut all = touched.files.lock().unwrap();
-            all.entry(node(number)).or_insert(Added { files: 0, had: 0 }).files += files;
-        };
-        let caught_up =
-            |number| touched.caught_up(move |asked| asked == node(number), Duration::MAX);
-        add(1, 100);
-        assert!(caught_up(1).now_or_never().is_some(), "nothing is merged");
-        let settling = touched.settle(node(1));
-        assert!(caught_up(2).now_or_never().is_some(), "another series is merged");
-        let mut waiting = Box::pin(caught_up(1));
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(settling);
-        waiting.await;
-        touched.take();
-        add(1, BEHIND_FROM - 1);
-        let _settling = touched.settle(node(1));
-        assert!(caught_up(1).now_or_never().is_some(), "few have come since");
-        add(1, 1);
-        let waited = touched.caught_up(|_| true, Duration::from_millis(1));
-        waited.await;
     }
 }

@@ -28,9 +28,6 @@ const PART_ROWS_MAX: usize = 131_072;
 /// How often files are written in one go that a vacuum deletes before they are committed.
 const WRITES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_secs(1);
-/// For so long at most a flush waits where files of its series come faster than they are merged: a read has
-/// to open all that lie over one another, so appends had better be slower.
-const WAIT_FOR_MERGES_MAX: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -57,8 +54,6 @@ impl Flusher {
                 }
                 continue;
             };
-            let is_inside = |node| generation.series.contains_key(&node);
-            self.writer.touched().caught_up(is_inside, WAIT_FOR_MERGES_MAX).await;
             match self.flush(&generation).await {
                 Ok(()) => {
                     retry = RETRY_FIRST;
