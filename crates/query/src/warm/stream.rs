@@ -192,12 +192,12 @@ impl Running {
         Ok(())
     }
 
-    /// All that is left comes from files. Told once for each partition.
+    /// All that is left comes from files. The tier has counted it, and warned if that was the first time.
     fn give_up(&mut self, error: &WarmError) {
         self.gave_up = true;
         self.metrics.fallbacks.add(1);
         let facts = self.moved.cold.source().facts();
-        tracing::warn!(series = %facts.title, %error, "the warm tier did not answer; reading files");
+        tracing::debug!(series = %facts.title, %error, "the warm tier did not answer; reading files");
     }
 
     /// What a step asks for, and all that is left of its call.

@@ -256,8 +256,10 @@ impl WarmTier {
     ) -> Result<Answer, WarmError> {
         let Some(opened) = self.inner.opened.get() else { return Err(self.out_of_use()) };
         let answer = opened.backend.run(table, segments, request);
-        if let Err(error @ WarmError::Dead { .. }) = &answer {
-            self.tell(error);
+        match &answer {
+            // Nobody waits for it.
+            Ok(_) | Err(WarmError::Cancelled) => {}
+            Err(error) => self.tell(error),
         }
         answer
     }
@@ -272,7 +274,7 @@ impl WarmTier {
 
     /// Counts that something warm was read from its file instead, for a reason that [`Self::run`] was
     /// not asked about.
-    pub fn note_fallback(&self, reason: &'static str) {
+    pub(crate) fn note_fallback(&self, reason: &'static str) {
         *self.notes().fallbacks.entry(reason).or_default() += 1;
     }
 
@@ -354,13 +356,13 @@ impl WarmTier {
         self.held().leave_out(node, tried, schema, &self.inner.memory, error)
     }
 
-    /// Warns of a failure to seal, the first time for each kind.
+    /// Warns of a failure, the first time for each kind.
     fn tell(&self, error: &WarmError) {
         if matches!(error, WarmError::Dead { .. }) {
             self.inner.is_dead.store(true, Ordering::Relaxed);
         }
         if self.notes().told.insert(error.reason()) {
-            tracing::warn!(%error, "not all that could be is warm; files serve what is not");
+            tracing::warn!(%error, "the warm tier does not serve all that it could; files serve the rest");
         }
     }
 
