@@ -29,6 +29,7 @@
 //! | `warm` | is what is warm what is in files, whatever moves, fails or is let go? |
 //! | `warm_sql` | does what is moved to the warm tier change no answer? |
 //! | `staleness` | does a handle that may be stale ask for the head only when it must? |
+//! | `failing_backend` | helpers: a backend of the warm tier, calls to which fail as asked |
 //! | `by_hand` | helpers: stores that compact only when asked to, and rows of their versions |
 //! | `support` | helpers: a store beside its model, property runs with printed seeds |
 
@@ -42,6 +43,8 @@ mod changes;
 mod compact;
 #[cfg(test)]
 mod crash_points;
+#[cfg(test)]
+mod failing_backend;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

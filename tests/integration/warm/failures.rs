@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidelog::arrow::array::RecordBatch;
 use tidelog::object_store::ObjectStore;
 use tidelog::object_store::memory::InMemory;
 use tidelog_core::{PathPattern, TimeRange};
 use tidelog_storage::counting::Operation;
 use tidelog_store::{Engine, WarmDevices, WarmPlace};
 use tidelog_testkit::{Fault, FaultError, FaultStore};
-use tidelog_warm::{
-    Answer, BackendStats, HostBackend, Request, Segment, WarmBackend, WarmError, WarmTable,
-};
+use tidelog_warm::{BackendStats, HostBackend, WarmBackend, WarmError};
 
 use super::seen::{alone, append, batch, create, create_on, numbers, shared};
+use crate::failing_backend::{FailingBackend, Failures};
 
 /// What fails of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +32,9 @@ impl WarmDevices for Devices {
     fn open(&self, device: usize, bytes: u64) -> Result<Arc<dyn WarmBackend>, String> {
         match self.0 {
             Failing::Open => Err(format!("there is no device {device}")),
-            failing => Ok(Arc::new(Device {
-                host: HostBackend::new(bytes),
-                failing,
-                calls: AtomicU64::new(0),
-                refused: AtomicU64::new(0),
+            failing => Ok(Arc::new(FailingBackend {
+                host: Arc::new(HostBackend::new(bytes)),
+                failures: Device { failing, calls: AtomicU64::new(0), refused: AtomicU64::new(0) },
             })),
         }
     }
@@ -46,7 +42,6 @@ impl WarmDevices for Devices {
 
 #[derive(Debug)]
 struct Device {
-    host: HostBackend,
     failing: Failing,
     calls: AtomicU64,
     refused: AtomicU64,
@@ -68,37 +63,22 @@ impl Device {
     }
 }
 
-impl WarmBackend for Device {
-    fn seal(
-        &self,
-        table: &Arc<WarmTable>,
-        batches: &[RecordBatch],
-    ) -> Result<Arc<Segment>, WarmError> {
-        self.call(true)?;
-        self.host.seal(table, batches)
+impl Failures for Device {
+    fn seal(&self) -> Result<(), WarmError> {
+        self.call(true)
     }
 
-    fn run(
-        &self,
-        table: &Arc<WarmTable>,
-        segments: &[Arc<Segment>],
-        request: &Request,
-    ) -> Result<Answer, WarmError> {
-        self.call(false)?;
-        self.host.run(table, segments, request)
+    fn run(&self) -> Result<(), WarmError> {
+        self.call(false)
     }
 
-    fn evict(&self, segment: &Segment) -> bool {
-        self.host.evict(segment)
-    }
-
-    fn stats(&self) -> BackendStats {
+    fn stats(&self, host: BackendStats) -> BackendStats {
         let is_dead =
             matches!(self.failing, Failing::Dies(n) if self.calls.load(Ordering::Relaxed) > n);
         let dead = is_dead.then(|| "it fell off".to_owned());
         let refused = self.refused.load(Ordering::Relaxed);
         let fallbacks = std::collections::BTreeMap::from([("out_of_memory", refused)]);
-        BackendStats { backend: "test", dead, fallbacks, ..self.host.stats() }
+        BackendStats { backend: "test", dead, fallbacks, ..host }
     }
 }
 

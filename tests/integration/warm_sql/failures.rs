@@ -4,63 +4,51 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
-use tidelog::arrow::array::RecordBatch;
 use tidelog::{WarmDevices, WarmPlace, WarmPushDowns};
-use tidelog_warm::{
-    Answer, BackendStats, HostBackend, Request, Segment, WarmBackend, WarmError, WarmTable,
-};
+use tidelog_warm::{HostBackend, WarmBackend, WarmError};
 
 use super::{SERIES, World, lines, minutes, plan};
+use crate::failing_backend::{FailingBackend, Failures};
 use crate::support::{Fallible, runtime, same};
 
-/// How requests fail, from which one on.
-#[derive(Debug)]
-struct Device {
-    host: Arc<HostBackend>,
-    requests: Arc<AtomicU64>,
+/// Requests fail, from which one on.
+#[derive(Debug, Clone)]
+struct Requests {
+    number: Arc<AtomicU64>,
     from: Arc<AtomicU64>,
     error: WarmError,
 }
 
-impl WarmDevices for Device {
-    fn open(&self, _: usize, _: u64) -> Result<Arc<dyn WarmBackend>, String> {
-        Ok(Arc::new(Self {
-            host: Arc::clone(&self.host),
-            requests: Arc::clone(&self.requests),
-            from: Arc::clone(&self.from),
-            error: self.error.clone(),
-        }))
+impl Requests {
+    fn failing(from: u64, error: WarmError) -> Self {
+        Self { number: Arc::default(), from: Arc::new(AtomicU64::new(from)), error }
+    }
+
+    fn asked(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Counts anew.
+    fn fail_from(&self, from: u64) {
+        self.number.store(0, Ordering::Relaxed);
+        self.from.store(from, Ordering::Relaxed);
     }
 }
 
-impl WarmBackend for Device {
-    fn seal(
-        &self,
-        table: &Arc<WarmTable>,
-        batches: &[RecordBatch],
-    ) -> Result<Arc<Segment>, WarmError> {
-        self.host.seal(table, batches)
-    }
-
-    fn run(
-        &self,
-        table: &Arc<WarmTable>,
-        segments: &[Arc<Segment>],
-        request: &Request,
-    ) -> Result<Answer, WarmError> {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+impl Failures for Requests {
+    fn run(&self) -> Result<(), WarmError> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
         match number >= self.from.load(Ordering::Relaxed) {
             true => Err(self.error.clone()),
-            false => self.host.run(table, segments, request),
+            false => Ok(()),
         }
     }
+}
 
-    fn evict(&self, segment: &Segment) -> bool {
-        self.host.evict(segment)
-    }
-
-    fn stats(&self) -> BackendStats {
-        self.host.stats()
+impl WarmDevices for Requests {
+    fn open(&self, _: usize, _: u64) -> Result<Arc<dyn WarmBackend>, String> {
+        let host = Arc::new(HostBackend::new(256 << 20));
+        Ok(Arc::new(FailingBackend { host, failures: self.clone() }))
     }
 }
 
@@ -76,31 +64,23 @@ const STATEMENTS: [&str; 6] = [
 ];
 
 async fn no_failure_changes_an_answer(error: WarmError) -> Fallible {
-    let (requests, from) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(u64::MAX)));
-    let device = Arc::new(Device {
-        host: Arc::new(HostBackend::new(256 << 20)),
-        requests: Arc::clone(&requests),
-        from: Arc::clone(&from),
-        error: error.clone(),
-    });
+    let requests = Requests::failing(u64::MAX, error.clone());
     let directory = TempDir::new().map_err(|error| error.to_string())?;
     let warm = [minutes(10, 1_500, 1, 100), minutes(1_500, 2_700, 1, 200)];
     let (cold, hot) = ([minutes(0, 10, 1, 0)], [minutes(2_700, 2_702, 1, 300)]);
     let how = |builder: tidelog::StoreBuilder| {
-        builder.with_warm(WarmPlace::Cuda).with_warm_devices(Arc::<Device>::clone(&device))
+        builder.with_warm(WarmPlace::Cuda).with_warm_devices(Arc::new(requests.clone()))
     };
     let store = World::default().store_of(how, &directory, &cold, &warm, &hot).await?;
     let files = store.with_warm_push_downs(&WarmPushDowns::none());
     for statement in STATEMENTS {
         let expected = lines(&files, statement).await?;
-        from.store(u64::MAX, Ordering::Relaxed);
-        requests.store(0, Ordering::Relaxed);
+        requests.fail_from(u64::MAX);
         same(statement, &expected, &lines(&store, statement).await?)?;
-        let needed = requests.load(Ordering::Relaxed);
+        let needed = requests.asked();
         same(format!("{statement} asks"), &true, &(needed > 0))?;
         for first in 0..needed.min(6) {
-            requests.store(0, Ordering::Relaxed);
-            from.store(first, Ordering::Relaxed);
+            requests.fail_from(first);
             let found = lines(&store, statement).await?;
             same(format!("{statement}: {error} from request {first} on"), &expected, &found)?;
         }
@@ -122,17 +102,11 @@ fn failing_requests_are_answered_by_files() {
 #[test]
 fn a_device_that_dies_while_a_statement_runs_changes_no_answer() {
     let outcome = runtime().block_on(async {
-        let (requests, from) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(1)));
-        let device = Arc::new(Device {
-            host: Arc::new(HostBackend::new(256 << 20)),
-            requests,
-            from,
-            error: WarmError::Dead { reason: "it fell off".to_owned() },
-        });
+        let requests = Requests::failing(1, WarmError::Dead { reason: "it fell off".to_owned() });
         let directory = TempDir::new().map_err(|error| error.to_string())?;
         let warm = [minutes(0, 1_500, 1, 100), minutes(1_500, 2_700, 1, 200)];
         let how = |builder: tidelog::StoreBuilder| {
-            builder.with_warm(WarmPlace::Cuda).with_warm_devices(Arc::<Device>::clone(&device))
+            builder.with_warm(WarmPlace::Cuda).with_warm_devices(Arc::new(requests.clone()))
         };
         let store = World::default().store_of(how, &directory, &[], &warm, &[]).await?;
         let files = store.with_warm_push_downs(&WarmPushDowns::none());
