@@ -66,11 +66,7 @@ async fn tsbs_runs_small() -> Result<()> {
 async fn warm_runs_small() -> Result<()> {
     let folder = folder()?;
     let args = tsbs::warm::WarmArgs {
-        hosts: 12,
-        hours: 26,
-        rounds: 1,
-        warmups: 0,
-        threads: 2,
+        tsbs: tsbs::TsbsArgs { hosts: 12, hours: 26, rounds: 1, warmups: 0, threads: 2 },
         memory_mib: 512,
         openings: 2,
     };

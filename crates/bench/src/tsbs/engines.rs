@@ -75,17 +75,21 @@ impl Engine for TidelogEngine {
     }
 }
 
-/// DataFusion's own table of rows in memory.
-pub(crate) struct MemoryEngine {
+/// A table of DataFusion's own.
+pub(crate) struct DataFusionEngine {
     context: SessionContext,
+    name: &'static str,
 }
 
 pub(crate) const MEMORY: &str = "datafusion memtable";
 
-impl MemoryEngine {
-    /// The batches in order of time, a stretch of it for each thread, in pieces of the size that DataFusion
-    /// works on.
-    pub(crate) fn open(batches: &[RecordBatch], threads: usize) -> Result<Self> {
+pub(crate) const LISTING: &str = "datafusion listing";
+pub(crate) const ORDERED_LISTING: &str = "datafusion listing, order declared";
+
+impl DataFusionEngine {
+    /// Rows in memory: the batches in order of time, a stretch of it for each thread, in pieces of the size
+    /// that DataFusion works on.
+    pub(crate) fn in_memory(batches: &[RecordBatch], threads: usize) -> Result<Self> {
         let config = SessionConfig::new().with_target_partitions(threads);
         let rows = config.batch_size();
         let pieces: Vec<RecordBatch> = batches
@@ -100,50 +104,16 @@ impl MemoryEngine {
         let table = MemTable::try_new(schema(), partitions)?;
         let context = SessionContext::new_with_config(config);
         context.register_table("cpu", Arc::new(table))?;
-        Ok(Self { context })
-    }
-}
-
-#[async_trait(?Send)]
-impl Engine for MemoryEngine {
-    fn name(&self) -> &'static str {
-        MEMORY
+        Ok(Self { context, name: MEMORY })
     }
 
-    fn dialect(&self) -> Dialect {
-        Dialect::DataFusion
-    }
-
-    async fn time(&mut self, sql: &str) -> Result<Sample> {
-        let started = Instant::now();
-        let batches = self.context.sql(sql).await?.collect().await?;
-        let sample = Sample::timed(started);
-        drop(batches);
-        Ok(sample)
-    }
-
-    async fn answer(&mut self, sql: &str) -> Result<Answer> {
-        Answer::of(&self.context.sql(sql).await?.collect().await?)
-    }
-}
-
-/// DataFusion's own table over one Parquet file. Caches are as it comes; metadata stay cached between queries.
-pub(crate) struct ListingEngine {
-    context: SessionContext,
-    name: &'static str,
-}
-
-pub(crate) const LISTING: &str = "datafusion listing";
-pub(crate) const ORDERED_LISTING: &str = "datafusion listing, order declared";
-
-impl ListingEngine {
-    /// The table as anyone registers it.
-    pub(crate) async fn open(parquet: &Path, threads: usize) -> Result<Self> {
+    /// One Parquet file, as anyone registers it. Caches are as it comes; metadata stay cached between queries.
+    pub(crate) async fn listing(parquet: &Path, threads: usize) -> Result<Self> {
         Self::register(parquet, threads, LISTING, ParquetReadOptions::default()).await
     }
 
-    /// The table with its order by time declared, which DataFusion does not find out by itself.
-    pub(crate) async fn open_ordered(parquet: &Path, threads: usize) -> Result<Self> {
+    /// The same with its order by time declared, which DataFusion does not find out by itself.
+    pub(crate) async fn ordered_listing(parquet: &Path, threads: usize) -> Result<Self> {
         let order = vec![vec![col(TIME_COLUMN).sort(true, false)]];
         let options = ParquetReadOptions { file_sort_order: order, ..Default::default() };
         Self::register(parquet, threads, ORDERED_LISTING, options).await
@@ -165,7 +135,7 @@ impl ListingEngine {
 }
 
 #[async_trait(?Send)]
-impl Engine for ListingEngine {
+impl Engine for DataFusionEngine {
     fn name(&self) -> &'static str {
         self.name
     }

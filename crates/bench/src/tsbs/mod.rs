@@ -17,7 +17,9 @@ use clap::Args;
 
 use self::answers::Answer;
 use self::data::Loaded;
-use self::engines::{Engine, LISTING, ListingEngine, PeerEngine, Running, TIDELOG, TidelogEngine};
+use self::engines::{
+    DataFusionEngine, Engine, LISTING, PeerEngine, Running, TIDELOG, TidelogEngine,
+};
 use self::queries::{Dialect, Extent, Query};
 use crate::options::Common;
 use crate::peer::PeerKind;
@@ -102,8 +104,8 @@ async fn open_engines(
     document.versions.insert("datafusion".to_owned(), datafusion::DATAFUSION_VERSION.to_owned());
     let mut engines: Vec<Box<dyn Engine>> = vec![
         Box::new(TidelogEngine { name: TIDELOG, tidelog }),
-        Box::new(ListingEngine::open(&parquet, args.threads).await?),
-        Box::new(ListingEngine::open_ordered(&parquet, args.threads).await?),
+        Box::new(DataFusionEngine::listing(&parquet, args.threads).await?),
+        Box::new(DataFusionEngine::ordered_listing(&parquet, args.threads).await?),
     ];
     for (kind, dialect) in
         [(PeerKind::DuckDb, Dialect::DuckDb), (PeerKind::ClickHouse, Dialect::ClickHouse)]

@@ -9,9 +9,10 @@ use arrow::compute::filter_record_batch;
 use clap::Args;
 use tidelog::WarmPlace;
 
+use super::TsbsArgs;
 use super::check_answers;
 use super::data::{self, SERIES};
-use super::engines::{Engine, MEMORY, MemoryEngine, PeerEngine, Running, TidelogEngine};
+use super::engines::{DataFusionEngine, Engine, MEMORY, PeerEngine, Running, TidelogEngine};
 use super::queries::{self, Dialect, Extent, Query};
 use crate::generate::tsbs::TIME_COLUMN;
 use crate::machine::{resident_bytes, threads};
@@ -54,21 +55,8 @@ const QUERIES: [&str; 13] = [
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WarmArgs {
-    /// Hosts that report
-    #[arg(long, default_value_t = 100)]
-    pub(crate) hosts: usize,
-    /// Hours of data, one row per host every ten seconds
-    #[arg(long, default_value_t = 72)]
-    pub(crate) hours: usize,
-    /// Measured rounds of each query
-    #[arg(long, default_value_t = 9)]
-    pub(crate) rounds: usize,
-    /// Rounds before them
-    #[arg(long, default_value_t = 2)]
-    pub(crate) warmups: usize,
-    /// Threads of each contestant (Tidelog takes what its process may use)
-    #[arg(long, default_value_t = 2)]
-    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) tsbs: TsbsArgs,
     /// MiB of memory of the store, half of which are for what is warm
     #[arg(long, default_value_t = 3072)]
     pub(crate) memory_mib: usize,
@@ -86,12 +74,12 @@ const ABOUT: &str = "The data of the workload tsbs, all of it made warm in the h
     kind added, each.";
 
 pub(crate) async fn run(args: &WarmArgs, common: &Common) -> Result<()> {
-    let extent = Extent { hosts: args.hosts, hours: args.hours };
+    let extent = Extent { hosts: args.tsbs.hosts, hours: args.tsbs.hours };
     let mut document = Document::new("warm", "Rows in the warm tier", ABOUT, common);
-    document.parameter("hosts", args.hosts);
-    document.parameter("hours", args.hours);
-    document.parameter("threads", args.threads);
-    document.parameter("rounds", args.rounds);
+    document.parameter("hosts", args.tsbs.hosts);
+    document.parameter("hours", args.tsbs.hours);
+    document.parameter("threads", args.tsbs.threads);
+    document.parameter("rounds", args.tsbs.rounds);
     let mut engines = open_engines(args, common, extent, &mut document).await?;
     let (mut of_memory, mut of_duckdb) = (Vec::new(), Vec::new());
     let all = queries::all(extent, common.seed)?;
@@ -137,12 +125,12 @@ async fn open_engines(
     let mut engines: Vec<Box<dyn Engine>> = vec![
         Box::new(TidelogEngine { name: WARM, tidelog }),
         Box::new(TidelogEngine { name: FILES, tidelog: files }),
-        Box::new(MemoryEngine::open(&batches, args.threads)?),
+        Box::new(DataFusionEngine::in_memory(&batches, args.tsbs.threads)?),
     ];
     if let Some(mut peer) = common.peer(PeerKind::DuckDb)? {
         document.versions.insert(peer.name().to_owned(), peer.version()?);
         let (parquet, _) = data::parquet_file(common, extent)?;
-        data::load_peer(&mut peer, common, extent, &parquet, args.threads)?;
+        data::load_peer(&mut peer, common, extent, &parquet, args.tsbs.threads)?;
         let answer_file = common.work.join("warm-answer.arrow");
         engines.push(Box::new(PeerEngine { peer, dialect: Dialect::DuckDb, answer_file }));
     }
@@ -180,7 +168,7 @@ async fn measure(
         Box::new(Running { engine: engine.as_mut(), sql }) as Box<dyn Contestant + '_>
     });
     let mut contestants: Vec<_> = running.collect();
-    let outcomes = interleave(&mut contestants, args.warmups, args.rounds).await?;
+    let outcomes = interleave(&mut contestants, args.tsbs.warmups, args.tsbs.rounds).await?;
     for outcome in &outcomes {
         document.measure(query.name, &outcome.name, "ms", &outcome.times_ms());
     }
@@ -215,9 +203,9 @@ async fn last_rows(
     let detail = format!("{rows} of {}", extent.hosts);
     document.check("every host has a newest row", rows == extent.hosts, detail);
     let mut ms = Vec::new();
-    for round in 0..args.warmups + args.rounds {
+    for round in 0..args.tsbs.warmups + args.tsbs.rounds {
         let sample = engines[0].time(&sql).await?;
-        if round >= args.warmups {
+        if round >= args.tsbs.warmups {
             ms.push(sample.ms);
         }
     }
