@@ -6,6 +6,14 @@
 //! ```
 //!
 //! Batches of one call that go to the same series share one file, each as a version of its own.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `target` | the series that an append is for |
+//! | `group` | the appends to one series, made ready to be put or logged |
+
+mod group;
+mod target;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -13,27 +21,29 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use tidelog_core::{CommitVersion, FileId, NodeId, TimeUnit, TransactionId, TreePath, Version};
-use tidelog_oplog::{EntryType, FileRow, Node, SeriesOptions, Tree};
+use tidelog_oplog::{EntryType, FileRow};
 use tidelog_storage::object_store::ObjectStoreExt;
 use tidelog_storage::object_store::path::Path;
 use tokio::task::JoinHandle;
 
-use crate::commit::{Landed, Rejected, SeriesAppend, Target, TargetState, Work};
-use crate::conform::conform;
-use crate::encode::{EncodedFile, encode};
-use crate::engine::{AppendReceipt, Durability, Engine, schema_of};
+use crate::commit::{Landed, Rejected, SeriesAppend, TargetState, Work};
+use crate::encode::EncodedFile;
+use crate::engine::{AppendReceipt, Durability, Engine};
 use crate::error::Error;
 use crate::file_reader::Footer;
 use crate::head::Head;
-use crate::hot::{HotFile, memory_of};
-use crate::owner::{HotAppend, Owner, encode_rows};
-use crate::prepare::{VersionFacts, prepare};
-use crate::series_schema::SeriesSchema;
+use crate::hot::memory_of;
+use crate::owner::{HotAppend, Owner};
+use crate::prepare::VersionFacts;
+
+use self::group::{GroupRows, Prepared, PreparedGroup, prepare_group};
 
 /// How often an append is prepared anew because the tree changed under it.
 const PREPARE_ATTEMPTS: u32 = 16;
 /// Preparing so many rows for memory takes less time than handing them to another thread and back.
 const PREPARED_INLINE_ROWS_MAX: usize = 2048;
+
+type Puts = Vec<JoinHandle<Result<(), Error>>>;
 
 /// One append: rows for a series.
 #[derive(Debug, Clone)]
@@ -583,183 +593,4 @@ fn with_empty(
         }
     }
     results
-}
-
-struct PreparedGroup {
-    path: TreePath,
-    target: Target,
-    schema: SeriesSchema,
-    versions: Vec<(VersionFacts, TransactionId)>,
-    given_ids: Vec<TransactionId>,
-    rows: GroupRows,
-    members: Vec<usize>,
-}
-
-enum GroupRows {
-    Files(Vec<EncodedFile>),
-    /// In memory, and as the write-ahead log keeps them.
-    Hot(HotFile, Bytes),
-}
-
-type Puts = Vec<JoinHandle<Result<(), Error>>>;
-
-type Prepared = (Option<PreparedGroup>, Vec<(usize, Error)>);
-
-/// Everything about a group that needs no I/O: runs off the runtime.
-fn prepare_group(
-    appends: &[Append],
-    path: &TreePath,
-    members: &[usize],
-    tree: &Tree,
-    new_node: NodeId,
-    all_or_none: bool,
-    hot: bool,
-) -> Result<Prepared, Error> {
-    let Some(first) = members.first() else { return Ok((None, Vec::new())) };
-    let (target, schema) = resolve_target(tree, &appends[*first], new_node)?;
-    let mut batches = Vec::with_capacity(members.len());
-    let mut kept = Vec::with_capacity(members.len());
-    let mut failed = Vec::new();
-    for position in members {
-        let append = &appends[*position];
-        let checked =
-            check_time_column(append, &schema).and_then(|()| conform(path, &schema, &append.batch));
-        match checked {
-            Ok(batch) if batch.num_rows() == 0 => {}
-            Ok(batch) => {
-                batches.push(batch);
-                kept.push(*position);
-            }
-            Err(error) => failed.push((*position, error)),
-        }
-    }
-    reject_bad_times(path, &schema, &mut batches, &mut kept, &mut failed);
-    if batches.is_empty() || all_or_none && !failed.is_empty() {
-        return Ok((None, failed));
-    }
-    let prepared = prepare(path, &schema, &batches)?;
-    let rows = if hot {
-        let file = HotFile::new(path, target.node, &schema, &prepared)?;
-        GroupRows::Hot(file, encode_rows(path, &prepared.batch)?)
-    } else {
-        GroupRows::Files(encode(path, &schema, &prepared)?)
-    };
-    let ids = kept.iter().map(|position| appends[*position].transaction);
-    let versions = prepared
-        .versions
-        .iter()
-        .zip(ids)
-        .map(|(facts, id)| {
-            (*facts, id.unwrap_or_else(|| TransactionId::from_uuid(new_node.as_uuid())))
-        })
-        .collect();
-    let given = kept.iter().map(|position| &appends[*position]).filter(|a| !a.generated);
-    let given_ids = given.filter_map(|append| append.transaction).collect();
-    let prepared = PreparedGroup {
-        path: path.clone(),
-        target,
-        schema,
-        versions,
-        given_ids,
-        rows,
-        members: kept,
-    };
-    Ok((Some(prepared), failed))
-}
-
-/// Takes out the batches with event times that cannot be stored, so that the others can be.
-fn reject_bad_times(
-    path: &TreePath,
-    schema: &SeriesSchema,
-    batches: &mut Vec<RecordBatch>,
-    kept: &mut Vec<usize>,
-    failed: &mut Vec<(usize, Error)>,
-) {
-    let checks: Vec<Result<(), Error>> = batches
-        .iter()
-        .map(|batch| crate::prepare::check_times(path, schema, batch).map(|_| ()))
-        .collect();
-    let mut checks_of_batches = checks.iter();
-    batches.retain(|_| checks_of_batches.next().is_none_or(Result::is_ok));
-    let mut checks_of_kept = checks.into_iter();
-    kept.retain(|position| match checks_of_kept.next() {
-        Some(Err(error)) => {
-            failed.push((*position, error));
-            false
-        }
-        _ => true,
-    });
-}
-
-fn check_time_column(append: &Append, schema: &SeriesSchema) -> Result<(), Error> {
-    let refuse = |reason: String| Err(Error::Options { path: append.path.clone(), reason });
-    match &append.time_column {
-        Some(name) if name != schema.time_column() => refuse(format!(
-            "the time column is {:?}, not {name:?}; leave it out or append to another series",
-            schema.time_column()
-        )),
-        _ => match append.time_unit {
-            Some(unit) if unit != schema.time_unit() => refuse(format!(
-                "the time column counts {}, not {unit}; leave the unit out",
-                schema.time_unit()
-            )),
-            _ => Ok(()),
-        },
-    }
-}
-
-/// The series that `append` is for, and its schema; the append's own if it is the first.
-fn resolve_target(
-    tree: &Tree,
-    append: &Append,
-    new_node: NodeId,
-) -> Result<(Target, SeriesSchema), Error> {
-    let path = &append.path;
-    let Some(node) = tree.resolve(path) else {
-        refuse_through(tree, path)?;
-        let (schema, options) = first_schema(append, &SeriesOptions::default())?;
-        let state = TargetState::Absent(schema.clone(), options);
-        return Ok((Target { node: new_node, state }, schema));
-    };
-    if node.entry != EntryType::FileSeries {
-        return Err(Error::WrongEntry { path: path.clone(), expected: "series" });
-    }
-    match schema_of(path, node)? {
-        Some(schema) => Ok((Target { node: node.id, state: TargetState::Existing }, schema)),
-        None => first_of_created(append, node),
-    }
-}
-
-fn first_of_created(append: &Append, node: &Node) -> Result<(Target, SeriesSchema), Error> {
-    let (schema, options) = first_schema(append, &node.options)?;
-    let state = TargetState::WithoutSchema(schema.clone(), options);
-    Ok((Target { node: node.id, state }, schema))
-}
-
-/// The schema that a first append fixes, and the options with the time column that was found.
-fn first_schema(
-    append: &Append,
-    options: &SeriesOptions,
-) -> Result<(SeriesSchema, Arc<SeriesOptions>), Error> {
-    let mut options = options.clone();
-    if let (Some(fixed), Some(asked)) = (&options.time_column, &append.time_column)
-        && fixed != asked
-    {
-        let reason =
-            format!("the series was created with the time column {fixed:?}, not {asked:?}");
-        return Err(Error::Options { path: append.path.clone(), reason });
-    }
-    options.time_column = options.time_column.or_else(|| append.time_column.clone());
-    options.time_unit = options.time_unit.or(append.time_unit);
-    let schema = SeriesSchema::resolve(&append.path, append.batch.schema_ref(), &options)?;
-    options.time_column = Some(schema.time_column().to_owned());
-    Ok((schema, Arc::new(options)))
-}
-
-fn refuse_through(tree: &Tree, path: &TreePath) -> Result<(), Error> {
-    let (through, deepest) = tree.deepest(path);
-    if deepest.entry == EntryType::Directory {
-        return Ok(());
-    }
-    Err(Error::ThroughEntry { path: path.clone(), through })
 }
