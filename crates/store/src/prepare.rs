@@ -219,10 +219,12 @@ impl Sorter {
 
     fn compare(&self, a: usize, b: usize) -> Ordering {
         let times = self.times.values();
-        times[a].cmp(&times[b]).then_with(|| {
-            let unequal = |key: &DynComparator| Some(key(a, b)).filter(|o| o.is_ne());
-            self.keys.iter().find_map(unequal).unwrap_or(Ordering::Equal)
-        })
+        times[a].cmp(&times[b]).then_with(|| self.compare_keys(a, b))
+    }
+
+    fn compare_keys(&self, a: usize, b: usize) -> Ordering {
+        let unequal = |key: &DynComparator| Some(key(a, b)).filter(|o| o.is_ne());
+        self.keys.iter().find_map(unequal).unwrap_or(Ordering::Equal)
     }
 
     /// The stable order of the rows; `None` if they are in order already.
@@ -236,9 +238,16 @@ impl Sorter {
         if sorted {
             return None;
         }
-        let mut order: Vec<u32> = (0..u32::try_from(rows).unwrap_or(u32::MAX)).collect();
-        order.sort_by(|a, b| self.compare(*a as usize, *b as usize));
-        Some(UInt32Array::from(order))
+        // Beside its time a row is compared without a look elsewhere; keys are looked at for ties only.
+        let times = self.times.values().iter().copied();
+        let mut order: Vec<(i64, u32)> = times.zip(0_u32..).collect();
+        match self.keys.is_empty() {
+            true => order.sort_by_key(|(time, _)| *time),
+            false => order.sort_by(|(time, a), (other, b)| {
+                time.cmp(other).then_with(|| self.compare_keys(*a as usize, *b as usize))
+            }),
+        }
+        Some(order.into_iter().map(|(_, row)| row).collect::<Vec<u32>>().into())
     }
 
     fn is_unique(&self) -> bool {

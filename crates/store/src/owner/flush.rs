@@ -1,5 +1,6 @@
 //! From memory to files: what is sealed becomes sorted files of each series and one commit.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -163,12 +164,11 @@ impl Flusher {
         let part_bytes = room.part_bytes;
         let bytes = series.files().iter().map(|file| file.bytes() as u64).sum();
         let mut place = room.take(bytes, warm.is_some()).await?;
-        let series = Arc::new(series);
-        let rows_of = Arc::clone(&series);
-        let encoded = tokio::task::spawn_blocking(move || encode_series(&rows_of, part_bytes));
-        let encoded = encoded.await.map_err(|_| Error::Closed)??;
-        let mut files = Vec::with_capacity(encoded.len());
-        for file in encoded {
+        let (schema, is_kept) = (series.schema().clone(), warm.is_some());
+        let encode = move || encode_series(&series, part_bytes, is_kept);
+        let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??;
+        let mut files = Vec::with_capacity(encoded.files.len());
+        for file in encoded.files {
             let id = FileId::random(self.ground.env.randomness.as_ref());
             let mut row = file.row(id, &path, node);
             row.min_version = Version::new(row.min_version.number() + base);
@@ -176,9 +176,9 @@ impl Flusher {
             row.version_base = base;
             files.push((row, file));
         }
-        if let Some(warm) = warm.cloned() {
-            let rows: Vec<FileRow> = files.iter().map(|(row, _)| row.clone()).collect();
-            warm.seal_series(series, rows).await;
+        if let Some(warm) = warm {
+            let rows = files.iter().map(|(row, _)| row.clone()).zip(encoded.rows).collect();
+            warm.seal_flushed(&schema, rows).await;
         }
         place.memory.set(files.iter().map(|(_, file)| file.bytes.len() as u64).sum());
         let mut rows = Vec::with_capacity(files.len());
@@ -190,10 +190,23 @@ impl Flusher {
     }
 }
 
+/// A series of a flush.
+struct EncodedSeries {
+    files: Vec<EncodedFile>,
+    /// The rows that each file was made of, in its order, if they are kept.
+    rows: Vec<Vec<RecordBatch>>,
+}
+
 /// The rows of a series as files.
-fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>, Error> {
+fn encode_series(
+    series: &HotSeries,
+    part_bytes: u64,
+    is_kept: bool,
+) -> Result<EncodedSeries, Error> {
     let (schema, pieces) = (series.schema(), series.files());
-    let Some(first) = pieces.first() else { return Ok(Vec::new()) };
+    let Some(first) = pieces.first() else {
+        return Ok(EncodedSeries { files: Vec::new(), rows: Vec::new() });
+    };
     let path = &first.row().path;
     let batches: Vec<RecordBatch> = pieces.iter().map(|piece| piece.batch().clone()).collect();
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -202,7 +215,32 @@ fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>
     let part_rows = usize::try_from(part_bytes).unwrap_or(usize::MAX) / row_bytes;
     let expected = Expected::of(&batches);
     let parts = InOrder::new(schema, pieces, part_rows.clamp(PART_ROWS_MIN, PART_ROWS_MAX))?;
-    encode_parts(path, schema, &expected, parts)
+    let mut kept = VecDeque::new();
+    let parts = parts.inspect(|part| {
+        if let (true, Ok(part)) = (is_kept, part) {
+            kept.push_back(part.batch.clone());
+        }
+    });
+    let files = encode_parts(path, schema, &expected, parts)?;
+    let rows = files.iter().map(|file| taken(&mut kept, file.rows)).collect();
+    Ok(EncodedSeries { files, rows })
+}
+
+/// The first so many rows of some batches, which are taken out of them.
+fn taken(batches: &mut VecDeque<RecordBatch>, rows: u64) -> Vec<RecordBatch> {
+    let mut left = usize::try_from(rows).unwrap_or(usize::MAX);
+    let mut taken = Vec::new();
+    while left > 0
+        && let Some(batch) = batches.pop_front()
+    {
+        let inside = batch.num_rows().min(left);
+        if inside < batch.num_rows() {
+            batches.push_front(batch.slice(inside, batch.num_rows() - inside));
+        }
+        taken.push(batch.slice(0, inside));
+        left -= inside;
+    }
+    taken
 }
 
 /// The memory that the series of a flush share.
@@ -229,8 +267,8 @@ impl Room {
     }
 
     /// Waits for the memory to write a series with so many bytes of rows: the files, which are smaller
-    /// than the rows, and a few parts, or, beside the files, the rows once more while they are brought into
-    /// the order of a segment. A series that needs more than there is gets all of it.
+    /// than the rows, and a few parts, or, beside the files, the rows once more, in their order, from which
+    /// segments are made. A series that needs more than there is gets all of it.
     async fn take(&self, bytes: u64, is_sealed: bool) -> Result<RoomTaken, Error> {
         let parts = 3 * bytes.min(self.part_bytes);
         let needed = bytes / 2 + if is_sealed { parts.max(bytes) } else { parts };

@@ -12,15 +12,12 @@ use tidelog_oplog::FileRow;
 use super::WarmTier;
 use super::gather::{self, Failure};
 use crate::encode::EncodedFile;
-use crate::hot::HotSeries;
 use crate::series_schema::SeriesSchema;
 
 /// Reasons why a file is not warm.
 const NOT_UNIQUE: &str = "not_unique";
 const UNREADABLE: &str = "unreadable";
 const ENDED: &str = "ended";
-const NO_TIMES: &str = "no_times";
-const OTHER_ROWS: &str = "other_rows";
 
 /// Segments that wait for a commit. Dropped before it, they go. Cheap to clone; clones share them.
 #[derive(Debug, Clone)]
@@ -70,9 +67,23 @@ impl Ahead {
         self.off_the_runtime(move |ahead| ahead.seal_encoded(&schema, row, &file)).await;
     }
 
-    /// Makes the files of a flushed series warm, as far as that can be done.
-    pub(crate) async fn seal_series(&self, series: Arc<HotSeries>, files: Vec<FileRow>) {
-        self.off_the_runtime(move |ahead| ahead.seal_flushed(&series, &files)).await;
+    /// Makes the files of a flushed series warm, as far as that can be done, of the rows that each was
+    /// encoded from.
+    pub(crate) async fn seal_flushed(
+        &self,
+        schema: &SeriesSchema,
+        files: Vec<(FileRow, Vec<RecordBatch>)>,
+    ) {
+        let schema = schema.clone();
+        let seal = move |ahead: &Self| {
+            for (file, rows) in files {
+                match is_worth_it(&schema, &file) {
+                    true => ahead.seal(file.file, &schema, file.node, &rows),
+                    false => ahead.inner.tier.note_fallback(NOT_UNIQUE),
+                }
+            }
+        };
+        self.off_the_runtime(seal).await;
     }
 
     /// Work that is no reason to fail, however it ends.
@@ -96,20 +107,6 @@ impl Ahead {
         }
     }
 
-    fn seal_flushed(&self, series: &HotSeries, files: &[FileRow]) {
-        let schema = series.schema();
-        for file in files {
-            if !is_worth_it(schema, file) {
-                self.inner.tier.note_fallback(NOT_UNIQUE);
-                continue;
-            }
-            match rows_of(series, file) {
-                Ok(rows) => self.seal(file.file, schema, file.node, &rows),
-                Err(reason) => self.inner.tier.note_fallback(reason),
-            }
-        }
-    }
-
     /// The log names the files.
     pub(crate) fn committed(&self) {
         let files = std::mem::take(&mut *self.inner.files());
@@ -124,27 +121,6 @@ impl Ahead {
 /// told apart where files are read.
 pub(super) fn is_worth_it(schema: &SeriesSchema, file: &FileRow) -> bool {
     file.until.is_none() && (file.unique || !schema.dedup())
-}
-
-/// The hot rows that a file has been made of, as slices. Files of one flush share no event time, and
-/// pieces are given oldest first, so that rows of one key and time come in order of their versions.
-fn rows_of(series: &HotSeries, file: &FileRow) -> Result<Vec<RecordBatch>, &'static str> {
-    let schema = series.schema();
-    let unit = schema.time_unit();
-    let (first, last) = (file.range.start().ceil_to(unit), file.range.end().floor_to(unit));
-    let mut rows = Vec::with_capacity(series.files().len());
-    for piece in series.files() {
-        let batch = piece.batch();
-        let times = schema.times(&file.path, batch).map_err(|_| NO_TIMES)?;
-        let times = times.values();
-        let start = times.partition_point(|time| *time < first);
-        let end = times.partition_point(|time| *time <= last);
-        if start < end {
-            rows.push(batch.slice(start, end - start));
-        }
-    }
-    let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    if count as u64 == file.rows { Ok(rows) } else { Err(OTHER_ROWS) }
 }
 
 impl Waiting {
