@@ -109,7 +109,7 @@ fn sorted_on_host(encoded: &Encoded) -> Result<Encoded, WarmError> {
     let order = UInt32Array::from(order);
     let take = |array: &Option<ArrayRef>| array.as_ref().map(|array| take(array, &order, None));
     let columns = encoded.columns.iter().map(|array| take(array).transpose());
-    Ok(Encoded { keys, times, columns: columns.collect::<Result<_, _>>()? })
+    Ok(Encoded { keys, times, columns: columns.collect::<Result<_, _>>()?, is_shared: false })
 }
 
 /// Sorts rows on the device; where the numbers of rows lie, in order.

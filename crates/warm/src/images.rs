@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
 use arrow::compute::kernels::aggregate;
 
 use crate::spec::Form;
@@ -93,18 +93,52 @@ pub fn image_at(form: Form, array: &ArrayRef, row: usize) -> Option<i64> {
 /// The array is of the physical type of the form.
 #[must_use]
 pub fn image_ends(form: Form, array: &ArrayRef) -> Option<(i64, i64)> {
-    by_form!(
-        form,
-        |Type| {
-            let array = array.as_primitive::<Type>();
-            Some((aggregate::min(array)?.image(), aggregate::max(array)?.image()))
-        },
-        {
-            let array = array.as_boolean();
-            let least = aggregate::min_boolean(array)?;
-            Some((i64::from(least), i64::from(aggregate::max_boolean(array)?)))
+    by_form!(form, |Type| ends_of(array.as_primitive::<Type>()), {
+        let array = array.as_boolean();
+        let least = aggregate::min_boolean(array)?;
+        Some((i64::from(least), i64::from(aggregate::max_boolean(array)?)))
+    })
+}
+
+/// How many values are looked at side by side.
+const LANES: usize = 8;
+
+/// Both ends in one pass.
+fn ends_of<T: ArrowPrimitiveType<Native: Imaged>>(array: &PrimitiveArray<T>) -> Option<(i64, i64)> {
+    if array.null_count() == array.len() {
+        return None;
+    }
+    let mut ends = (i64::MAX, i64::MIN);
+    let mut add = |values: &[T::Native]| {
+        let (least, greatest) = ends_of_values(values);
+        ends = (ends.0.min(least), ends.1.max(greatest));
+    };
+    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => add(array.values()),
+        Some(nulls) => {
+            nulls.valid_slices().for_each(|(start, end)| add(&array.values()[start..end]));
         }
-    )
+    }
+    Some(ends)
+}
+
+fn ends_of_values<N: Imaged>(values: &[N]) -> (i64, i64) {
+    let (mut least, mut greatest) = ([i64::MAX; LANES], [i64::MIN; LANES]);
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let image = chunk[lane].image();
+            least[lane] = least[lane].min(image);
+            greatest[lane] = greatest[lane].max(image);
+        }
+    }
+    for (lane, value) in rest.iter().enumerate() {
+        let image = value.image();
+        least[lane] = least[lane].min(image);
+        greatest[lane] = greatest[lane].max(image);
+    }
+    let least = least.into_iter().fold(i64::MAX, i64::min);
+    (least, greatest.into_iter().fold(i64::MIN, i64::max))
 }
 
 /// The array, of the physical type of the form, of values that have these images.

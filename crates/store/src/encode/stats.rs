@@ -1,11 +1,14 @@
 //! Null counts and exact bounds of columns, for the log.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int8Type,
-    Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+    ArrowPrimitiveType, DataType, Date32Type, Date64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, UInt8Type, UInt16Type, UInt32Type,
 };
 use tidelog_oplog::{ColumnStats, StatValue};
+use tidelog_warm::{Form, f32_of_image, f64_of_image, image_ends};
 
 use crate::series_schema::time_values;
 
@@ -82,7 +85,7 @@ pub(crate) fn column_stats(column: &ArrayRef) -> ColumnStats {
 
 fn column_bounds(column: &ArrayRef) -> Option<(StatValue, StatValue)> {
     if let Some(values) = integers(column) {
-        let (min, max) = (arrow::compute::min(&values)?, arrow::compute::max(&values)?);
+        let (min, max) = image_ends(Form::Int64, &(Arc::new(values) as ArrayRef))?;
         return Some((StatValue::Int(min), StatValue::Int(max)));
     }
     match column.data_type() {
@@ -92,9 +95,13 @@ fn column_bounds(column: &ArrayRef) -> Option<(StatValue, StatValue)> {
             let max = arrow::compute::max_boolean(values)?;
             Some((StatValue::Int(i64::from(min)), StatValue::Int(i64::from(max))))
         }
-        DataType::Float64 => float_bounds(column.as_primitive::<Float64Type>().iter().flatten()),
+        DataType::Float64 => {
+            let (min, max) = image_ends(Form::Float64, column)?;
+            float_bounds(f64_of_image(min), f64_of_image(max))
+        }
         DataType::Float32 => {
-            float_bounds(column.as_primitive::<Float32Type>().iter().flatten().map(f64::from))
+            let (min, max) = image_ends(Form::Float32, column)?;
+            float_bounds(f32_of_image(min).into(), f32_of_image(max).into())
         }
         DataType::Utf8 => text_bounds(
             arrow::compute::min_string(column.as_string::<i32>())?,
@@ -112,20 +119,11 @@ fn column_bounds(column: &ArrayRef) -> Option<(StatValue, StatValue)> {
     }
 }
 
-/// Bounds in IEEE total order; none if there is a NaN, whose place engines disagree about.
-fn float_bounds(values: impl Iterator<Item = f64>) -> Option<(StatValue, StatValue)> {
-    let mut bounds: Option<(f64, f64)> = None;
-    for value in values {
-        if value.is_nan() {
-            return None;
-        }
-        let (min, max) = bounds.unwrap_or((value, value));
-        bounds = Some((
-            if value.total_cmp(&min).is_lt() { value } else { min },
-            if value.total_cmp(&max).is_gt() { value } else { max },
-        ));
-    }
-    bounds.map(|(min, max)| (StatValue::Float(min), StatValue::Float(max)))
+/// Bounds by IEEE total order, at whose ends are the NaNs; none if there is one, whose place engines
+/// disagree about.
+fn float_bounds(min: f64, max: f64) -> Option<(StatValue, StatValue)> {
+    let has_nan = min.is_nan() || max.is_nan();
+    (!has_nan).then_some((StatValue::Float(min), StatValue::Float(max)))
 }
 
 fn text_bounds(min: &str, max: &str) -> Option<(StatValue, StatValue)> {
@@ -135,8 +133,6 @@ fn text_bounds(min: &str, max: &str) -> Option<(StatValue, StatValue)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::StringArray;
     use proptest::prelude::*;
 

@@ -30,13 +30,14 @@ pub(super) fn seal(
         *array = match &order {
             Some(order) => take(array, order, None)?,
             // In buffers of its own, so that the segment keeps no batch alive.
-            None => concat(&[array.as_ref(), array.slice(0, 0).as_ref()])?,
+            None if rows.is_shared => concat(&[array.as_ref(), array.slice(0, 0).as_ref()])?,
+            None => continue,
         };
     }
     let stats = SegmentStats::of(table, &rows, &runs, reservation.bytes());
     let times = match order {
-        Some(_) => rows.times,
-        None => ScalarBuffer::from(rows.times.to_vec()),
+        None if rows.is_shared => ScalarBuffer::from(rows.times.to_vec()),
+        _ => rows.times,
     };
     let mut columns = rows.columns;
     columns[table.spec().time()] = Some(Arc::new(Int64Array::new(times.clone(), None)));

@@ -26,6 +26,8 @@ pub struct Encoded {
     /// columns that are left out, of the time column, and of key columns, which the numbers stand
     /// for.
     pub columns: Vec<Option<ArrayRef>>,
+    /// Whether times and columns may lie in buffers of the batches.
+    pub is_shared: bool,
 }
 
 impl Encoded {
@@ -58,6 +60,7 @@ impl WarmTable {
         for (number, batch) in batches.iter().enumerate() {
             self.check_batch(number, batch)?;
         }
+        let is_shared = batches.iter().filter(|batch| batch.num_rows() > 0).count() < 2;
         let times = self.times(batches)?;
         let mut columns = Vec::with_capacity(self.spec.columns());
         for column in 0..self.spec.columns() {
@@ -65,7 +68,7 @@ impl WarmTable {
             columns.push(if held { Some(self.column(column, batches)?) } else { None });
         }
         let keys = self.number_keys(&mut columns, rows)?;
-        Ok(Encoded { keys, times, columns })
+        Ok(Encoded { keys, times, columns, is_shared })
     }
 
     fn check_batch(&self, number: usize, batch: &RecordBatch) -> Result<(), Invalid> {
