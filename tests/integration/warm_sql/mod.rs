@@ -6,6 +6,7 @@
 //! push-down on its own, with each left out, with all and with none.
 
 mod failures;
+mod latest;
 mod plans;
 mod random;
 mod views;
