@@ -104,10 +104,7 @@ impl Running {
         };
         let consumer = MemoryConsumer::new("rows of the warm tier");
         let held = consumer.register(context.memory_pool());
-        let left = match moved.questions.first().map(|question| &question.request.op) {
-            Some(Op::Fetch { limit, .. }) => *limit,
-            _ => None,
-        };
+        let left = moved.questions.first().and_then(|question| question.limit);
         Self {
             steps: steps(&moved, calls),
             moved,
@@ -175,7 +172,7 @@ impl Running {
             let mut request = question.request.clone().with_cancel(cancel);
             request.time = narrowed(request.time, call.times);
             if let Op::Fetch { limit, .. } = &mut request.op {
-                *limit = left;
+                *limit = question.limit_asked(left);
             }
             let segments: Vec<Arc<Segment>> = segments(question, &call);
             let warm = moved.cold.source().facts().engine.warm();
