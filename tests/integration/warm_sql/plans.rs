@@ -108,6 +108,23 @@ async fn a_filter_is_taken_as_far_as_it_can_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_files_that_share_times_are_deduplicated() {
+    let directory = TempDir::new().unwrap();
+    let world = World { dedup: true, ..World::default() };
+    let warm = [minutes(0, 5, 5, 0), minutes(5, 10, 5, 10), minutes(10, 15, 5, 20)];
+    let store = world.store(&directory, &[], &warm, &[minutes(12, 18, 5, 20)]).await.unwrap();
+    let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
+    assert!(found.contains("WarmScanExec: series=/cpu, tier=warm (host), segments=2"), "{found}");
+    assert!(found.contains("files=1 of 3"), "{found}");
+    assert!(found.contains("merge+dedup=1x2"), "{found}");
+    // Rows that share times with all of them.
+    world.append(&store, &minutes(0, 18, 30, 7)).await.unwrap();
+    let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
+    let why = "warm=3 of its files, not used: rows are deduplicated";
+    assert!(found.contains(why) && !found.contains("WarmScanExec"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_all_is_warm_the_last_step_of_an_aggregate_is_moved_too() {
     let directory = TempDir::new().unwrap();
     let store = mixed(&directory).await;

@@ -451,7 +451,7 @@ impl Scan {
         &self,
         question: impl Fn(&Asked<'_>, Held) -> std::result::Result<Question, WhyNot>,
     ) -> std::result::Result<Vec<Question>, WhyNot> {
-        if !self.source.is_parallel() {
+        if self.divided.held.is_empty() {
             return Err(WhyNot::new("rows are deduplicated"));
         }
         let table = table_schema(&self.source);
