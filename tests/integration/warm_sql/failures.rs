@@ -138,7 +138,7 @@ fn a_reader_that_leaves_early_gives_back_all_that_it_held() {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let held = || store.memory().held_by(Holder::Queries);
         let before = tasks();
-        for filter in ["", "WHERE usage > small"] {
+        for filter in ["", "WHERE up AND usage > small"] {
             let statement = format!("SELECT * FROM \"{SERIES}\" {filter}");
             let mut rows = store.sql(&statement).await.at(&statement)?;
             let first = rows.try_next().await.at(&statement)?;

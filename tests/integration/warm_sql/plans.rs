@@ -105,6 +105,9 @@ async fn a_filter_is_taken_as_far_as_it_can_be() {
         assert_eq!(afterwards, filter.contains("small"), "{found}");
         assert_eq!(found.contains("not more: the filter"), afterwards, "{found}");
     }
+    // Files read the other columns only of rows that pass.
+    let found = plan(&store, "SELECT * FROM \"/cpu\" WHERE usage > small").await.unwrap();
+    assert!(found.contains("warm=2 of its files, not used: the filter usage"), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,7 +266,9 @@ pub(super) fn wanted_keys(predicate: &Predicate, columns: &[usize]) -> Option<Ve
         if keys.len().saturating_mul(values.len()) > KEYS_MAX {
             return None;
         }
-        let with = |key: &Vec<Value>, value: &Value| [key.as_slice(), &[value.clone()]].concat();
+        let with = |key: &Vec<Value>, value: &Value| {
+            [key.as_slice(), std::slice::from_ref(value)].concat()
+        };
         keys = keys.iter().flat_map(|key| values.iter().map(move |v| with(key, v))).collect();
     }
     (!columns.is_empty()).then_some(keys)

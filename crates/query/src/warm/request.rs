@@ -42,6 +42,10 @@ pub(super) struct Question {
     pub(super) limit: Option<usize>,
 }
 
+/// Where nothing narrows the rows but a filter that the backend does not take, more columns than these
+/// beside those of the filter are left to files, which read them only of rows that pass.
+const UNTESTED_MAX: usize = 2;
+
 /// A filter of rows that the backend does not take.
 #[derive(Debug, Clone)]
 struct Rest {
@@ -77,6 +81,14 @@ impl Asked<'_> {
             self.source.column_names().ok_or_else(|| WhyNot::new("computed columns"))?;
         let mut more: Vec<Column> = rest.iter().flat_map(collect_columns).collect();
         more.sort_unstable_by_key(Column::index);
+        let is_tested = |name: &&String| more.iter().any(|column| column.name() == **name);
+        let beside = names.len() - names.iter().filter(is_tested).count();
+        if let Some(why_not) = taken.why_not
+            && taken.predicate.is_none()
+            && beside > UNTESTED_MAX
+        {
+            return Err(why_not);
+        }
         for column in more {
             if !names.iter().any(|name| name == column.name()) {
                 names.push(column.name().to_owned());
