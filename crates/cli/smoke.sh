@@ -187,6 +187,16 @@ is out 'time
 expect 0 series query /s --as-of v2 --order-by v:desc --limit 1 --columns v --format csv
 expect 0 series query /s --from -7d --to now --format csv
 is out 'time,v'
+expect 0 series latest /s --as-of v2 --format csv
+is out 'time,v
+2024-01-02T00:00:00Z,3.0'
+expect 0 series latest /s --as-of v2 --by v --where 'v < 3' --to 2024-01-01 --columns v --format json
+is out '{"v":1.0}
+{"v":2.0}'
+expect 0 --json series latest '/weather/*' --columns _path
+is out '{"_path":"/weather/nyc.series"}'
+expect 3 series latest /s --by nope
+expect 4 series latest /missing
 expect 0 series query '/weather/*' --limit 1
 has out '_path'
 expect 0 --memory 512MB --verbose series query /s --limit 1

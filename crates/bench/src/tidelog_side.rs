@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use arrow::array::{AsArray, RecordBatch};
 use futures::{Stream, StreamExt};
 use tidelog::{
-    AsOf, FileOrder, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions, Store,
-    StoreBuilder, StoreStatistics, TierStatistics, TimeRange, Version, WarmPushDowns,
+    AsOf, FileOrder, LatestOptions, Mode, ReadOptions, SeriesAppend, SeriesExt, SeriesOptions,
+    Store, StoreBuilder, StoreStatistics, TierStatistics, TimeRange, Version, WarmPushDowns,
     WorkingDirectory,
 };
 
@@ -227,6 +227,11 @@ impl Tidelog {
             show(&batch?)?;
         }
         Ok(())
+    }
+
+    /// The newest row of each key.
+    pub(crate) async fn newest(&self, path: &str) -> Result<RecordBatch> {
+        Ok(self.root.read_series_latest(path, &LatestOptions::default()).await?)
     }
 
     pub(crate) async fn sql(&self, statement: &str) -> Result<Vec<RecordBatch>> {

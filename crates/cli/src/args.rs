@@ -47,7 +47,7 @@ pub(crate) struct Globals {
     /// arguments: put secrets into the environment, such as AWS_SECRET_ACCESS_KEY
     #[arg(long = "storage-option", global = true, help_heading = GLOBAL, value_name = "NAME=VALUE")]
     pub(crate) storage_options: Vec<String>,
-    /// Print JSON: one document, or for `series query`, `sql` and `log --follow` one object a line
+    /// Print JSON: one document, or for `series query`, `series latest`, `sql` and `log --follow` one object a line
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
     /// Take the store from a process that has it alone and cannot be reached from here, or shows no
@@ -190,7 +190,9 @@ impl Command {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Init | Self::Mkdir { .. } | Self::Mv { .. } | Self::Rm { .. } => true,
-            Self::Series(series) => !matches!(series, SeriesCommand::Query(_)),
+            Self::Series(series) => {
+                !matches!(series, SeriesCommand::Query(_) | SeriesCommand::Latest(_))
+            }
             // What is in a temporary directory is gone afterwards.
             Self::Demo(DemoArgs { rows: Some(_), dir: None, .. }) => false,
             Self::Demo(_)
@@ -372,6 +374,11 @@ pub(crate) enum SeriesCommand {
     Append(AppendArgs),
     /// Read a series, or all series that match a glob, in order of event time
     Query(QueryArgs),
+    /// Read the newest row of each key of a series, in order of the keys
+    ///
+    /// Of rows that share the newest event time it is any one. Of several series it is the newest row of
+    /// each.
+    Latest(LatestArgs),
     /// Delete rows of a series, as one new version
     ///
     /// What was there stays readable as of the versions before, and `series restore` brings it back. If no
@@ -548,6 +555,34 @@ pub(crate) struct QueryArgs {
     /// Newest first
     #[arg(long)]
     pub(crate) desc: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatestArgs {
+    /// A series, or a glob such as '/sensors/*' that adds a column _path
+    pub(crate) path: String,
+    /// The columns of whose values each has a newest row [default: the key columns of the series; of a
+    /// glob, _path]
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) by: Option<Vec<String>>,
+    /// Only rows from this event time on: RFC 3339, a date, now, or a time before now such as -7d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Only rows up to this event time, included; a date stands for its last instant
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    /// The point in history: a version (v5), a write time in RFC 3339, or the name of a snapshot
+    /// [default: head]
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub(crate) as_of: Option<String>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    pub(crate) columns: Option<Vec<String>>,
+    /// Only rows for which this SQL condition holds
+    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
+    pub(crate) filter: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

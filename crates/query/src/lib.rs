@@ -24,10 +24,12 @@
 //! | `pool` | the memory of queries, as part of the store's budget |
 //! | `warm` | what the warm tier answers of a plan |
 //! | [`read`] | reads by options, for the Rust API and the command line |
+//! | [`latest`] | the newest row of each key, for the same |
 //!
 //! This crate owns `datafusion`.
 
 pub mod error;
+pub mod latest;
 pub mod limits;
 pub mod policy;
 pub mod read;
@@ -50,6 +52,7 @@ mod warm;
 pub use datafusion;
 
 pub use error::Error;
+pub use latest::LatestOptions;
 pub use policy::SqlPolicy;
 pub use read::{ReadOptions, ReadPlan};
 pub use session::{Queries, QueryOptions};

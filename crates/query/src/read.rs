@@ -304,7 +304,7 @@ fn projection(table: &SeriesTable, options: &ReadOptions) -> Result<Option<Vec<u
         .map(Some)
 }
 
-fn no_column(name: &str, schema: &SchemaRef) -> Error {
+pub(crate) fn no_column(name: &str, schema: &SchemaRef) -> Error {
     let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     Error::invalid(format!("there is no column {name:?}; there are {}", known.join(", ")))
 }
@@ -345,7 +345,7 @@ async fn general_plan(
 }
 
 /// A column by its exact name.
-fn quoted(name: &str) -> Expr {
+pub(crate) fn quoted(name: &str) -> Expr {
     Expr::Column(datafusion::common::Column::new_unqualified(name))
 }
 
@@ -375,7 +375,7 @@ fn sorts(table: &SeriesTable, options: &ReadOptions) -> Result<Vec<Sort>, Error>
 }
 
 /// The range as comparisons of the time column with literals of its own type.
-fn time_filter(table: &SeriesTable, range: TimeRange) -> Result<Vec<Expr>, Error> {
+pub(crate) fn time_filter(table: &SeriesTable, range: TimeRange) -> Result<Vec<Expr>, Error> {
     if range == TimeRange::ALL {
         return Ok(Vec::new());
     }

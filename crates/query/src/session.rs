@@ -164,6 +164,16 @@ impl Queries {
         &self.url
     }
 
+    /// What every statement runs with.
+    pub(crate) fn context(&self) -> &Arc<TaskContext> {
+        &self.context
+    }
+
+    /// Whether the newest rows of keys may be asked of the warm tier.
+    pub(crate) fn moves_newest(&self) -> bool {
+        WarmPushDowns::of(self.state.config_options()).warm_last
+    }
+
     /// A session to plan with.
     pub(crate) fn state(&self) -> SessionState {
         self.with_partitions((*self.state).clone())

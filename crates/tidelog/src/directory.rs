@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tidelog_core::{AsOf, EventTime, PathPattern, TimeRange, TimeUnit, TransactionId, TreePath};
 use tidelog_oplog::{LayoutChange, SeriesOptions};
-use tidelog_query::ReadOptions;
+use tidelog_query::{LatestOptions, ReadOptions};
 use tidelog_store::{Append, AppendReceipt, RevisionReceipt};
 
 use crate::error::Result;
@@ -99,6 +99,20 @@ impl WorkingDirectory {
         } else {
             format!("{}/{path}", self.path)
         }
+    }
+
+    /// What [`SeriesExt::read_series_latest`] answers if it needs no plan for it: for tests of when that is
+    /// so.
+    ///
+    /// # Errors
+    /// As that.
+    #[doc(hidden)]
+    pub async fn read_series_latest_in_memory(
+        &self,
+        path: &str,
+        options: &LatestOptions,
+    ) -> Result<Option<RecordBatch>> {
+        Ok(self.store.queries().read_latest_in_memory(&self.pattern(path)?, options).await?)
     }
 
     fn append_of(&self, append: SeriesAppend) -> Result<Append> {
@@ -264,6 +278,17 @@ pub trait SeriesExt {
         path: &str,
         options: &ReadOptions,
     ) -> Result<SeriesStream>;
+
+    /// Reads the newest row of each key of a series, as one batch with its columns, in order of the keys,
+    /// nulls last. Of rows of a key that share the newest event time it is any one. `by` of the options
+    /// names other columns than the keys; of a glob of series it is the newest row of each.
+    ///
+    /// Where all rows are [warm](crate::Store::warm) or wait for their flush, no query is planned for it.
+    ///
+    /// # Errors
+    /// If nothing matches, the point in history cannot be read, an option names a column that is not
+    /// there, several series have no time column in common, or the rows do not fit into memory.
+    async fn read_series_latest(&self, path: &str, options: &LatestOptions) -> Result<RecordBatch>;
 }
 
 #[async_trait]
@@ -365,5 +390,9 @@ impl SeriesExt for WorkingDirectory {
     ) -> Result<SeriesStream> {
         let plan = self.store.queries().read(&self.pattern(path)?, options).await?;
         Ok(SeriesStream::new(plan.start()?, plan.total_versions(), plan.time_range()))
+    }
+
+    async fn read_series_latest(&self, path: &str, options: &LatestOptions) -> Result<RecordBatch> {
+        Ok(self.store.queries().read_latest(&self.pattern(path)?, options).await?)
     }
 }

@@ -61,7 +61,7 @@ pub use tidelog_oplog::{
     Codec, EntryType, FileOrder, Finding, Layout, LayoutChange, LayoutError, Partition,
     SeriesOptions,
 };
-pub use tidelog_query::{ReadOptions, SqlPolicy, WarmPushDowns};
+pub use tidelog_query::{LatestOptions, ReadOptions, SqlPolicy, WarmPushDowns};
 pub use tidelog_storage::ReadCacheStatistics;
 #[doc(hidden)]
 pub use tidelog_store::WarmDevices;

@@ -229,8 +229,7 @@ pub enum Function {
     Min,
     /// The greatest value, otherwise as [`Function::Min`].
     Max,
-    /// The number of values as `UInt64`, never null, and their sum as `Float64`, null if there are
-    /// none.
+    /// The number of values as `UInt64`, and their sum as `Float64`, both null if there are none.
     ///
     /// Of integers and floats; integers are rounded to `Float64` one by one, and added up as floats.
     Avg,

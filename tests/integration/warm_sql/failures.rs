@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::TryStreamExt;
 use tempfile::TempDir;
-use tidelog::{WarmDevices, WarmPlace, WarmPushDowns};
+use tidelog::{Holder, WarmDevices, WarmPlace, WarmPushDowns};
 use tidelog_warm::{HostBackend, WarmBackend, WarmError};
 
 use super::{SERIES, World, lines, minutes, plan};
 use crate::failing_backend::{FailingBackend, Failures};
-use crate::support::{Fallible, runtime, same};
+use crate::support::{Context, Fallible, runtime, same};
 
 /// Requests fail, from which one on.
 #[derive(Debug, Clone)]
@@ -63,11 +64,14 @@ const STATEMENTS: [&str; 6] = [
      ORDER BY host, region, time DESC",
 ];
 
-async fn no_failure_changes_an_answer(error: WarmError) -> Fallible {
+async fn no_failure_changes_an_answer(error: WarmError, all_warm: bool) -> Fallible {
     let requests = Requests::failing(u64::MAX, error.clone());
     let directory = TempDir::new().map_err(|error| error.to_string())?;
     let warm = [minutes(10, 1_500, 1, 100), minutes(1_500, 2_700, 1, 200)];
-    let (cold, hot) = ([minutes(0, 10, 1, 0)], [minutes(2_700, 2_702, 1, 300)]);
+    let (cold, hot) = match all_warm {
+        true => (vec![], vec![]),
+        false => (vec![minutes(0, 10, 1, 0)], vec![minutes(2_700, 2_702, 1, 300)]),
+    };
     let how = |builder: tidelog::StoreBuilder| {
         builder.with_warm(WarmPlace::Cuda).with_warm_devices(Arc::new(requests.clone()))
     };
@@ -95,7 +99,9 @@ fn failing_requests_are_answered_by_files() {
         WarmError::OutOfMemory { wanted: 1, free: 0 },
         WarmError::Cancelled,
     ] {
-        runtime().block_on(no_failure_changes_an_answer(error)).unwrap();
+        for all_warm in [false, true] {
+            runtime().block_on(no_failure_changes_an_answer(error.clone(), all_warm)).unwrap();
+        }
     }
 }
 
@@ -119,6 +125,36 @@ fn a_device_that_dies_while_a_statement_runs_changes_no_answer() {
         let after = plan(&store, &statement).await?;
         same(&after, &false, &after.contains("WarmScanExec"))?;
         same(&statement, &expected, &lines(&store, &statement).await?)
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_reader_that_leaves_early_gives_back_all_that_it_held() {
+    let outcome: Fallible = runtime().block_on(async {
+        let directory = TempDir::new().at("a directory")?;
+        let warm = [minutes(0, 1_500, 1, 100), minutes(1_500, 2_700, 1, 200)];
+        let store = World::default().store(&directory, &[], &warm, &[]).await?;
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let held = || store.memory().held_by(Holder::Queries);
+        let before = tasks();
+        for filter in ["", "WHERE up AND usage > small"] {
+            let statement = format!("SELECT * FROM \"{SERIES}\" {filter}");
+            let mut rows = store.sql(&statement).await.at(&statement)?;
+            let first = rows.try_next().await.at(&statement)?;
+            same(format!("{statement}: a batch"), &true, &first.is_some())?;
+            same(format!("{statement}: more is held"), &true, &(held() > 0))?;
+            drop(rows);
+            // What was asked of the backend meanwhile ends on a thread of its own.
+            for _ in 0..1_000 {
+                if held() == 0 && tasks() <= before {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            same(format!("{statement}: held, tasks"), &(0, true), &(held(), tasks() <= before))?;
+        }
+        Ok(())
     });
     outcome.unwrap();
 }

@@ -2,10 +2,11 @@
 //! warm tier, answers are the same.
 //!
 //! Worlds have all of it: files from before the store was opened, which are cold; files that were
-//! flushed since, which are warm; rows that wait for their flush. Statements are asked with every
-//! push-down on its own, with each left out, with all and with none.
+//! flushed since, which are warm; rows that wait for their flush. In some all is warm. Statements are
+//! asked with every choice of push-downs.
 
 mod failures;
+mod latest;
 mod plans;
 mod random;
 mod views;
@@ -39,12 +40,14 @@ struct World {
     dedup: bool,
     by_key: bool,
     partitions: usize,
+    /// Whether no row is in a cold file or waits for its flush.
+    all_warm: bool,
 }
 
 impl Default for World {
     fn default() -> Self {
         let (unit, keys) = (TimeUnit::Microsecond, ["host", "region"].as_slice());
-        Self { unit, keys, dedup: false, by_key: false, partitions: 2 }
+        Self { unit, keys, dedup: false, by_key: false, partitions: 2, all_warm: false }
     }
 }
 
@@ -206,20 +209,18 @@ async fn plan(store: &Store, statement: &str) -> Fallible<String> {
     Ok(plan.as_string::<i32>().value(plan.len() - 1).to_owned())
 }
 
-/// Each push-down alone, and each left out.
+/// Every choice of push-downs.
 fn switches() -> Vec<WarmPushDowns> {
-    let mut all = Vec::new();
-    for (on, off) in [(WarmPushDowns::none(), true), (WarmPushDowns::default(), false)] {
-        all.push(on.clone().with_scan(off));
-        all.push(on.clone().with_aggregate(off));
-        all.push(on.clone().with_top_k(off));
-        all.push(on.with_last(off));
-    }
-    all
+    let of = |number: u8| {
+        let is_on = |bit: u8| number & (1 << bit) > 0;
+        let switches = WarmPushDowns::none().with_scan(is_on(0)).with_aggregate(is_on(1));
+        switches.with_top_k(is_on(2)).with_last(is_on(3))
+    };
+    (0..16).map(of).collect()
 }
 
 /// Filters that the backend takes, those that it does not, and some on which the two may differ.
-const FILTERS: [&str; 33] = [
+const FILTERS: [&str; 40] = [
     "",
     "WHERE time >= '1970-01-01T00:10:00Z' AND time < '1970-01-01T00:40:30Z'",
     "WHERE time > '1970-01-01T02:00:00Z'",
@@ -253,6 +254,13 @@ const FILTERS: [&str; 33] = [
     "WHERE NOT (usage IS NOT DISTINCT FROM 2.5)",
     "WHERE note LIKE '%1' OR note = 'note 3'",
     "WHERE usage > small",
+    "WHERE usage > small AND host = 'h2' AND time < '1970-01-01T00:40:30Z'",
+    "WHERE usage + 1 > 2 OR small = bytes",
+    "WHERE host LIKE 'h%' AND host NOT LIKE '%3'",
+    "WHERE NOT (note LIKE '%1' OR length(note) > 6)",
+    "WHERE coalesce(region, 'none') IN ('none', 'south')",
+    "WHERE (CASE WHEN note > 'note 5' THEN true END) OR upper(host) = 'H4'",
+    "WHERE note LIKE 'nothing%' IS NOT TRUE",
 ];
 
 /// What is asked of the rows that pass a filter. `{from}` is the series and the filter.
@@ -319,7 +327,7 @@ async fn answers_are_the_same(store: &Store, statements: &[String]) -> Fallible 
 fn asked_of(world: World) {
     let asked = runtime().block_on(async {
         let directory = TempDir::new().at("a directory")?;
-        let cold = [minutes(0, 12, 5, 0)];
+        let cold = if world.all_warm { vec![] } else { vec![minutes(0, 12, 5, 0)] };
         // The third overlaps the second, if rows need not be told apart.
         let overlaps = i64::from(!world.dedup) * 4;
         let warm = [
@@ -327,7 +335,10 @@ fn asked_of(world: World) {
             minutes(25, 41, 2, 2_000),
             minutes(41 - overlaps, 50, 4, 3_000),
         ];
-        let hot = [minutes(50, 55, 6, 4_000), minutes(55, 58, 6, 5_000)];
+        let hot = match world.all_warm {
+            true => vec![],
+            false => vec![minutes(50, 55, 6, 4_000), minutes(55, 58, 6, 5_000)],
+        };
         let store = world.store(&directory, &cold, &warm, &hot).await?;
         same("files that are warm", &3, &warm_files(&store).await?)?;
         answers_are_the_same(&store, &statements()).await
@@ -366,6 +377,13 @@ fn they_are_in_milliseconds_without_keys() {
 #[test]
 fn they_are_where_rows_are_deduplicated() {
     asked_of(World { dedup: true, ..World::default() });
+}
+
+#[test]
+fn they_are_where_all_is_warm() {
+    asked_of(World { all_warm: true, ..World::default() });
+    asked_of(World { all_warm: true, keys: &["host"], partitions: 1, ..World::default() });
+    asked_of(World { all_warm: true, dedup: true, ..World::default() });
 }
 
 #[test]

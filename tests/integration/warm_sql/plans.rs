@@ -70,7 +70,7 @@ async fn what_is_not_moved_says_why() {
         ("SELECT host, min(note) FROM \"/cpu\" GROUP BY host", "the function min(/cpu.note)"),
         ("SELECT host, max(odd) FROM \"/cpu\" GROUP BY host", "which has NaN"),
         ("SELECT count(usage) FILTER (WHERE up) FROM \"/cpu\"", "an aggregate with a filter"),
-        ("SELECT max(usage) FROM \"/cpu\" WHERE note LIKE '%1'", "the filter note"),
+        ("SELECT max(usage) FROM \"/cpu\" WHERE usage > small", "the filter usage"),
         (
             "SELECT host, max(usage) FROM \"/cpu\" GROUP BY ROLLUP (host)",
             "an aggregate with a filter, grouping sets",
@@ -86,4 +86,69 @@ async fn what_is_not_moved_says_why() {
     let fetched = super::plan(&store, "SELECT note, count(*) FROM \"/cpu\" GROUP BY note");
     let fetched = fetched.await.unwrap();
     assert!(fetched.contains("fetch, not more: groups by column \"note\""), "{fetched}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_is_taken_as_far_as_it_can_be() {
+    let directory = TempDir::new().unwrap();
+    let store = mixed(&directory).await;
+    for (filter, words) in [
+        ("note LIKE '%1' AND upper(host) = 'H1'", "aggregate: by=[host]"),
+        ("usage > small AND up", "fetch, predicate="),
+    ] {
+        let statement =
+            format!("SELECT host, max(bytes) FROM \"/cpu\" WHERE {filter} GROUP BY host");
+        let found = plan(&store, &statement).await.unwrap();
+        assert!(found.contains("WarmScanExec"), "{found}");
+        assert!(found.contains(words), "{found}");
+        let afterwards = found.contains("filtered afterwards: ");
+        assert_eq!(afterwards, filter.contains("small"), "{found}");
+        assert_eq!(found.contains("not more: the filter"), afterwards, "{found}");
+    }
+    // Files read the other columns only of rows that pass.
+    let found = plan(&store, "SELECT * FROM \"/cpu\" WHERE usage > small").await.unwrap();
+    assert!(found.contains("warm=2 of its files, not used: the filter usage"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_files_that_share_times_are_deduplicated() {
+    let directory = TempDir::new().unwrap();
+    let world = World { dedup: true, ..World::default() };
+    let warm = [minutes(0, 5, 5, 0), minutes(5, 10, 5, 10), minutes(10, 15, 5, 20)];
+    let store = world.store(&directory, &[], &warm, &[minutes(12, 18, 5, 20)]).await.unwrap();
+    let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
+    assert!(found.contains("WarmScanExec: series=/cpu, tier=warm (host), segments=2"), "{found}");
+    assert!(found.contains("files=1 of 3"), "{found}");
+    assert!(found.contains("merge+dedup=1x2"), "{found}");
+    // Rows that share times with all of them.
+    world.append(&store, &minutes(0, 18, 30, 7)).await.unwrap();
+    let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
+    let why = "warm=3 of its files, not used: rows are deduplicated";
+    assert!(found.contains(why) && !found.contains("WarmScanExec"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_is_warm_the_last_step_of_an_aggregate_is_moved_too() {
+    let directory = TempDir::new().unwrap();
+    let store = mixed(&directory).await;
+    let aggregate = format!(
+        "SELECT host, date_bin(INTERVAL '1 minute', time) AS t, avg(usage) FROM \"/cpu\" {WARM} \
+         GROUP BY host, t ORDER BY t, host"
+    );
+    let newest = format!(
+        "SELECT DISTINCT ON (host, region) * FROM \"/cpu\" {WARM} ORDER BY host, region, time DESC"
+    );
+    for (statement, words) in
+        [(aggregate, "whole aggregate: by=[host"), (newest, "whole newest row of each key")]
+    {
+        let found = plan(&store, &statement).await.unwrap();
+        assert!(found.contains(words), "{found}");
+        assert!(!found.contains("AggregateExec") && !found.contains("Repartition"), "{found}");
+    }
+    // A key has several rows among those of each of these groups.
+    let by_host = format!(
+        "SELECT DISTINCT ON (host) host, usage FROM \"/cpu\" {WARM} ORDER BY host, time DESC"
+    );
+    let found = plan(&store, &by_host).await.unwrap();
+    assert!(found.contains("newest row of each key") && found.contains("AggregateExec"), "{found}");
 }

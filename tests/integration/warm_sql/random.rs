@@ -28,7 +28,7 @@ fn cases() -> impl Strategy<Value = Case> {
         [].as_slice(),
     ]);
     let statements = prop::collection::vec(statements(), 12);
-    (appends(1, 3), appends(1, 4), appends(0, 2), keys, any::<bool>(), 1..4_usize, statements)
+    (appends(0, 3), appends(1, 4), appends(0, 2), keys, any::<bool>(), 1..4_usize, statements)
         .prop_map(|(cold, warm, hot, keys, dedup, partitions, statements)| Case {
             cold,
             warm,

@@ -10,6 +10,7 @@ use clap::Args;
 use tidelog::WarmPlace;
 
 use super::TsbsArgs;
+use super::answers::Answer;
 use super::check_answers;
 use super::data::{self, SERIES};
 use super::engines::{DataFusionEngine, Engine, MEMORY, PeerEngine, Running, TidelogEngine};
@@ -19,7 +20,7 @@ use crate::machine::{resident_bytes, threads};
 use crate::options::Common;
 use crate::peer::PeerKind;
 use crate::results::Document;
-use crate::rounds::{Contestant, Outcome, interleave, median_of};
+use crate::rounds::{Contestant, Outcome, Sample, interleave, median_of};
 use crate::stats::{Summary, geometric_mean};
 use crate::tidelog_side::Tidelog;
 
@@ -69,7 +70,8 @@ const ABOUT: &str = "The data of the workload tsbs, all of it made warm in the h
     timed. DataFusion's MemTable has the same batches, a stretch of time for each thread; DuckDB its own table. \
     Times cover a statement from its text to its last row. Answers are compared with DuckDB's, as in tsbs; those of \
     Tidelog from files are there to show what the tier saves. The newest row of each host is asked of another series, \
-    in which one host of ten is silent after the first day. Opening is that of a store with that series, in turn with \
+    in which one host of ten is silent after the first day, by SQL and by the call for it, `read_series_latest`; the \
+    target is of the call. Opening is that of a store with that series, in turn with \
     the tier and without it, all handles kept until the end; threads and resident memory are what the handles of one \
     kind added, each.";
 
@@ -205,6 +207,31 @@ async fn last_rows(
     let mut ms = Vec::new();
     for round in 0..args.tsbs.warmups + args.tsbs.rounds {
         let sample = engines[0].time(&sql).await?;
+        if round >= args.tsbs.warmups {
+            ms.push(sample.ms);
+        }
+    }
+    document.measure("newest row of each host, some silent, by SQL", WARM, "ms", &ms);
+    newest_rows(args, &tidelog, engines[0].answer(&sql).await?, document).await
+}
+
+/// The same by the call that is made for it.
+async fn newest_rows(
+    args: &WarmArgs,
+    tidelog: &Tidelog,
+    by_sql: Answer,
+    document: &mut Document,
+) -> Result<()> {
+    let found = Answer::of(&[tidelog.newest(SERIES).await?])?;
+    let difference = found.difference(&by_sql, &["hostname"]);
+    let detail = difference.clone().unwrap_or_else(|| format!("{} rows", found.rows()));
+    document.check("the call for newest rows agrees with SQL", difference.is_none(), detail);
+    let mut ms = Vec::new();
+    for round in 0..args.tsbs.warmups + args.tsbs.rounds {
+        let started = Instant::now();
+        let rows = tidelog.newest(SERIES).await?;
+        let sample = Sample::timed(started);
+        drop(rows);
         if round >= args.tsbs.warmups {
             ms.push(sample.ms);
         }

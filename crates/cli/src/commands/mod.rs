@@ -62,6 +62,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Series(SeriesCommand::Set(args)) => set(globals, args).await,
         Command::Series(SeriesCommand::Append(args)) => append::append(globals, &args).await,
         Command::Series(SeriesCommand::Query(args)) => query::query(globals, &args).await,
+        Command::Series(SeriesCommand::Latest(args)) => query::latest(globals, &args).await,
         Command::Series(SeriesCommand::Delete(args)) => revise::delete(globals, &args).await,
         Command::Series(SeriesCommand::Replace(args)) => revise::replace(globals, &args).await,
         Command::Series(SeriesCommand::Restore(args)) => revise::restore(globals, &args).await,

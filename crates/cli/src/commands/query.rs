@@ -2,9 +2,11 @@
 
 use std::io::{self, Read};
 
-use tidelog::{AsOf, Env, EventTime, ReadOptions, SeriesExt, SqlPolicy, Store, TimeRange};
+use tidelog::{
+    AsOf, Env, EventTime, LatestOptions, ReadOptions, SeriesExt, SqlPolicy, Store, TimeRange,
+};
 
-use crate::args::{Globals, OutputArgs, QueryArgs};
+use crate::args::{Globals, LatestArgs, OutputArgs, QueryArgs};
 use crate::commands::{open, settle};
 use crate::error::{Error, Result};
 use crate::output;
@@ -16,6 +18,30 @@ pub(super) async fn query(globals: &Globals, args: &QueryArgs) -> Result<()> {
     let covered = rows.time_range().map(|range| range.to_string());
     tracing::info!(versions = rows.total_versions(), covered, "planned");
     let schema = rows.schema();
+    output::write_rows(rows, schema, &args.output, globals.json).await
+}
+
+pub(super) async fn latest(globals: &Globals, args: &LatestArgs) -> Result<()> {
+    let mut options = LatestOptions::default();
+    if let Some(range) = range(args.from.as_deref(), args.to.as_deref())? {
+        options = options.with_range(range);
+    }
+    if let Some(text) = &args.as_of {
+        options = options.with_as_of(as_of(text)?);
+    }
+    if let Some(by) = &args.by {
+        options = options.with_by(by);
+    }
+    if let Some(columns) = &args.columns {
+        options = options.with_columns(columns);
+    }
+    if let Some(filter) = &args.filter {
+        options = options.with_filter(filter);
+    }
+    let store = open(globals).await?;
+    let rows = store.root().read_series_latest(&args.path, &options).await?;
+    let schema = rows.schema();
+    let rows = futures::stream::iter([Ok(rows)]);
     output::write_rows(rows, schema, &args.output, globals.json).await
 }
 
@@ -61,8 +87,7 @@ fn options(args: &QueryArgs) -> Result<ReadOptions> {
         options = options.with_range(range);
     }
     if let Some(text) = &args.as_of {
-        let as_of: AsOf = text.parse().map_err(|error| Error::option("--as-of", parse(error)))?;
-        options = options.with_as_of(as_of);
+        options = options.with_as_of(as_of(text)?);
     }
     if let Some(columns) = &args.columns {
         options = options.with_columns(columns);
@@ -83,6 +108,10 @@ fn options(args: &QueryArgs) -> Result<ReadOptions> {
 /// An error of a value that cannot be read.
 pub(super) fn parse(error: impl Into<tidelog::Error>) -> tidelog::Error {
     error.into()
+}
+
+fn as_of(text: &str) -> Result<AsOf> {
+    text.parse().map_err(|error| Error::option("--as-of", parse(error)))
 }
 
 /// A range of event time as typed; `None` if neither end is.

@@ -208,8 +208,8 @@ impl Groups {
                 states.push(array_of_images(form, ends));
             }
             Function::Avg => {
-                let counts = totals.clone().map(|total| total.count);
-                states.push(Arc::new(UInt64Array::from_iter_values(counts)));
+                let count = |total: &Total| (total.count > 0).then_some(total.count);
+                states.push(Arc::new(totals.clone().map(count).collect::<UInt64Array>()));
                 states.push(Arc::new(totals.map(float).collect::<Float64Array>()));
             }
         }

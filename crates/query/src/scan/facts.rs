@@ -154,6 +154,23 @@ pub(crate) fn is_clean(by_time: &[ScanFile]) -> bool {
         && by_time.windows(2).all(|pair| pair[0].range().end() < pair[1].range().start())
 }
 
+/// Of each file whether no row of another can stand in the place of one of its rows, nor two of its own
+/// in one another's.
+pub(super) fn apart(by_time: &[ScanFile]) -> Vec<bool> {
+    let mut until = None;
+    let mut apart: Vec<bool> = Vec::with_capacity(by_time.len());
+    for file in by_time {
+        let range = file.range();
+        let overlaps = until.is_some_and(|until| range.start() <= until);
+        if let Some(before) = apart.last_mut().filter(|_| overlaps) {
+            *before = false;
+        }
+        apart.push(file.clean && !overlaps);
+        until = until.max(Some(range.end()));
+    }
+    apart
+}
+
 pub(super) fn group(files: Vec<ScanFile>) -> FileGroup {
     FileGroup::new(files.into_iter().map(|file| file.file).collect())
 }

@@ -30,7 +30,7 @@ use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::cut::TimeCut;
-use super::facts::{Counts, Kept, ScanFacts, is_clean};
+use super::facts::{Counts, Kept, ScanFacts, apart, is_clean};
 use super::files::ScanFile;
 use super::layout::{Purpose, Segment, Ties, balance, segments};
 use super::newest::Newest;
@@ -98,6 +98,16 @@ impl SeriesSource {
 
     pub(crate) fn is_parallel(&self) -> bool {
         matches!(self.layout, Layout::Parallel)
+    }
+
+    /// Of each file whether its rows may be read without those of others: all are, unless rows are to be
+    /// deduplicated; then those are that share no time with another and have no two rows of one place.
+    pub(crate) fn rows_apart(&self) -> Vec<bool> {
+        match self.layout {
+            Layout::Parallel => vec![true; self.facts.by_time.len()],
+            Layout::Segments { ordered: false, .. } => apart(&self.facts.by_time),
+            _ => vec![false; self.facts.by_time.len()],
+        }
     }
 
     /// The same scan over some of its files, all of them in the parallel layout.

@@ -65,7 +65,7 @@ fn pieces((question, asked): (usize, &Question)) -> impl Iterator<Item = Piece> 
         let (first, last) = within(time, range).unwrap_or((0, -1));
         let rows = match time {
             Some((least, greatest)) if first <= last => {
-                part(rows, (first, last), (least, greatest))
+                of_keys(part(rows, (first, last), (least, greatest)), asked.keys)
             }
             _ => 0,
         };
@@ -84,6 +84,17 @@ fn part(rows: u64, stretch: (i64, i64), all: (i64, i64)) -> u64 {
     let length = |(first, last): (i64, i64)| u128::from(last.abs_diff(first)) + 1;
     let rows = u128::from(rows) * length(stretch) / length(all);
     u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+/// About how many of `rows` are of the keys that are wanted: so many, of so many.
+fn of_keys(rows: u64, (wanted, all): (usize, usize)) -> u64 {
+    let rows = u128::from(rows) * wanted as u128 / all.max(1) as u128;
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+/// Whether one partition is to ask all that there is to ask.
+pub(super) fn is_one_call(questions: &[Question], partitions: usize) -> bool {
+    matches!(deal(questions, partitions).as_slice(), [calls] if calls.len() == 1)
 }
 
 impl Piece {
@@ -199,6 +210,9 @@ mod tests {
             part(u64::from(u32::MAX), (i64::MIN, i64::MAX), (i64::MIN, i64::MAX)),
             4_294_967_295
         );
+        assert_eq!(of_keys(1_000, (8, 100)), 80);
+        assert_eq!(of_keys(u64::MAX, (7, 7)), u64::MAX);
+        assert_eq!(of_keys(0, (0, 0)), 0);
         assert_eq!(within(Some((5, 9)), TimeRange::new(7, 30)), Some((7, 9)));
         assert_eq!(within(Some((5, 9)), TimeRange::new(10, 30)), None);
         assert_eq!(narrowed(TimeRange::new(0, 10), Some((4, 20))), TimeRange::new(4, 10));

@@ -18,7 +18,7 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
 };
-use tidelog_warm::Op;
+use tidelog_warm::{Group, Op};
 
 use super::cold::Cold;
 use super::deal::{Call, deal};
@@ -37,6 +37,8 @@ pub(super) struct Moved {
     pub(super) operator: String,
     /// Why what stands above was not moved as well.
     pub(super) not_more: Option<WhyNot>,
+    /// Whether what comes is finished: no rows of others are to be put together with it.
+    pub(super) is_whole: bool,
 }
 
 /// Asks the warm tier, and files where that does not answer.
@@ -54,6 +56,7 @@ impl WarmScanExec {
     pub(super) fn new(moved: Moved) -> Self {
         let partitions = moved.cold.source().facts().partitions;
         let dealt = match moved.questions.first().map(|question| &question.request.op) {
+            _ if moved.is_whole => deal(&moved.questions, 1),
             Some(Op::LastPerKey { .. }) => {
                 // It is little work, and less the more segments are known. The partitions without
                 // calls keep the plan from dealing out the few rows that come.
@@ -90,16 +93,38 @@ fn statistics(moved: &Moved) -> Statistics {
     let is_filtered =
         moved.cold.source().predicate().is_some() || moved.cold.source().cut().is_some();
     let rows = match moved.questions.first().map(|question| &question.request.op) {
-        Some(Op::Fetch { limit: None, .. }) if !is_filtered => Precision::Exact(all),
-        Some(Op::Fetch { limit, .. }) => Precision::Inexact(limit.unwrap_or(all).min(all)),
+        Some(Op::Fetch { .. }) => match moved.questions.first().and_then(|first| first.limit) {
+            None if !is_filtered => Precision::Exact(all),
+            limit => Precision::Inexact(limit.unwrap_or(all).min(all)),
+        },
         Some(Op::TopK { k, .. }) => Precision::Inexact((*k).min(all)),
         Some(Op::LastPerKey { .. }) => {
             let keys = |question: &Question| question.held.table.keys().len();
             Precision::Inexact(moved.questions.iter().map(keys).sum())
         }
+        Some(Op::Aggregate { group, .. }) if moved.is_whole => {
+            Precision::Inexact(moved.questions.iter().map(|q| groups(q, group)).sum())
+        }
         _ => Precision::Absent,
     };
     unknown.with_num_rows(rows)
+}
+
+/// How many groups there are at most, about.
+fn groups(question: &Question, group: &[Group]) -> usize {
+    let keys = if group.iter().any(|by| matches!(by, Group::Key(_))) { question.keys.0 } else { 1 };
+    let times = question.held.files.iter().filter_map(|warm| warm.segment.stats().time);
+    let times = times.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let buckets = group.iter().map(|by| match (by, times.zip(question.request.time.inclusive())) {
+        (Group::TimeBucket { width, .. }, Some((held, wanted))) => {
+            let (first, last) = (held.0.max(wanted.0), held.1.min(wanted.1));
+            let buckets =
+                u128::from(last.abs_diff(first)) / u128::from(width.unsigned_abs().max(1));
+            usize::try_from(buckets).unwrap_or(usize::MAX).saturating_add(2)
+        }
+        _ => 1,
+    });
+    buckets.fold(keys, usize::saturating_mul)
 }
 
 impl DisplayAs for WarmScanExec {
@@ -122,6 +147,9 @@ impl DisplayAs for WarmScanExec {
         }
         if let Some(filter) = moved.cold.source().predicate() {
             write!(f, ", predicate={filter}")?;
+        }
+        if let Some(rest) = moved.questions.first().and_then(Question::rest) {
+            write!(f, ", filtered afterwards: {rest}")?;
         }
         match &moved.not_more {
             Some(why) => write!(f, ", not more: {why}"),

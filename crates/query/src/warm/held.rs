@@ -19,6 +19,8 @@ pub(super) struct Divided {
     /// Those that are warm, by the table that has them.
     pub(super) held: Vec<Held>,
     pub(super) others: Vec<ScanFile>,
+    /// How many of the others are warm, but for rows that may stand in one another's place.
+    not_apart: usize,
 }
 
 /// The files of a scan that one table of the warm tier has, and so one series.
@@ -48,8 +50,9 @@ pub(super) enum Place {
 }
 
 impl Divided {
-    /// The files of a scan: those that are seen whole and held by the warm tier, and the others.
-    /// `None` if none is warm: scans may have very many files.
+    /// The files of a scan: those that are seen whole and held by the warm tier, and the others, among
+    /// them all whose rows are to be deduplicated with those of others. `None` if none is warm: scans may
+    /// have very many files.
     pub(super) fn of(source: &SeriesSource) -> Option<Self> {
         let files = &source.facts().by_time;
         let tier = source.facts().engine.warm();
@@ -58,10 +61,12 @@ impl Divided {
         if found.iter().all(Option::is_none) {
             return None;
         }
+        let apart = source.rows_apart();
         let (mut held, mut others) = (Vec::<Held>::new(), Vec::new());
-        let mut places = HashMap::new();
-        for (file, warm) in files.iter().zip(found) {
-            let Some(warm) = warm else {
+        let (mut places, mut not_apart) = (HashMap::new(), 0);
+        for ((file, warm), is_apart) in files.iter().zip(found).zip(apart) {
+            not_apart += usize::from(warm.is_some() && !is_apart);
+            let Some(warm) = warm.filter(|_| is_apart) else {
                 others.push(file.clone());
                 continue;
             };
@@ -72,12 +77,12 @@ impl Divided {
             });
             held[place].files.push(WarmFile { file: file.clone(), segment: warm.segment });
         }
-        Some(Self { held, others })
+        Some(Self { held, others, not_apart })
     }
 
     /// How many files are warm.
     pub(super) fn files(&self) -> usize {
-        self.held.iter().map(|held| held.files.len()).sum()
+        self.held.iter().map(|held| held.files.len()).sum::<usize>() + self.not_apart
     }
 
     /// All files that are warm.

@@ -49,4 +49,5 @@ mod switches;
 mod why_not;
 
 pub(crate) use rule::WarmPushDown;
+pub(crate) use stream::Cancel;
 pub use switches::WarmPushDowns;

@@ -1,47 +1,80 @@
 //! Filters of a scan as predicates of the backend.
 //!
-//! A filter is taken whole or not at all: comparisons of a column with a literal of its very type,
-//! lists of such literals, tests for null, boolean columns, and these under `AND`, `OR`, `NOT`.
+//! What is taken: comparisons of a column with a literal of its very type, lists of such literals, tests
+//! for null, boolean columns, and these under `AND`, `OR`, `NOT`. So is whatever is said of one text column
+//! (`LIKE`, functions): it is evaluated once for each distinct text, and becomes a list of those for which
+//! it holds.
+//!
+//! Where only rows are wanted, parts of a conjunction that are not taken are evaluated afterwards;
+//! otherwise a filter is taken whole or not at all.
 //!
 //! A NaN is greater than all numbers and equal to itself, here and there. The zeros of a float are
 //! one value to a comparison of the plan; to a list of literals they are two, as to the backend.
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
+use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
 };
-use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::scalar::ScalarValue;
 use tidelog_warm::{Comparison, PREDICATE_DEPTH_MAX, Predicate, Value};
 
-use super::held::{Held, is_text};
+use super::held::{Held, Place, is_text};
 use super::why_not::WhyNot;
 use crate::scan::facts::VISIBLE_COLUMN;
 
-/// What a filter over the scan's table is to the backend; `None` if all rows pass.
-///
-/// What hides rows of other versions hides none of a file that is seen whole, and is left out.
-pub(super) fn predicate(
-    held: &Held,
-    table: &Schema,
-    filter: Option<&Arc<dyn PhysicalExpr>>,
-) -> Result<Option<Predicate>, WhyNot> {
-    let reader = Reader { held, table };
-    let hides_versions = |part: &&Arc<dyn PhysicalExpr>| {
-        collect_columns(part).iter().any(|column| column.name() == VISIBLE_COLUMN)
-    };
-    let parts = filter.into_iter().flat_map(split_conjunction);
-    let parts = parts.filter(|part| !hides_versions(part)).map(|part| reader.read(part, 2));
-    let mut parts = parts.collect::<Result<Vec<_>, _>>()?;
-    Ok(match parts.len() {
-        0 => None,
-        1 => parts.pop(),
-        _ => Some(Predicate::And(parts)),
-    })
+/// A text column with more distinct texts than these is not looked through.
+const TEXTS_MAX: usize = 1 << 14;
+
+/// More keys than these are not looked up one by one.
+const KEYS_MAX: usize = 1024;
+
+/// A filter over the scan's table.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// What of it the backend takes; `None` if all rows pass.
+    pub(super) predicate: Option<Predicate>,
+    /// The parts that are to hold besides.
+    pub(super) rest: Vec<Arc<dyn PhysicalExpr>>,
+    /// Why these are not taken.
+    pub(super) why_not: Option<WhyNot>,
+}
+
+impl Taken {
+    /// What the backend takes of a filter.
+    ///
+    /// What hides rows of other versions hides none of a file that is seen whole, and is left out.
+    pub(super) fn of(held: &Held, table: &Schema, filter: Option<&Arc<dyn PhysicalExpr>>) -> Self {
+        let reader = Reader { held, table };
+        let hides_versions = |part: &&Arc<dyn PhysicalExpr>| {
+            collect_columns(part).iter().any(|column| column.name() == VISIBLE_COLUMN)
+        };
+        let (mut taken, mut parts) = (Self::default(), Vec::new());
+        let wanted = filter.into_iter().flat_map(split_conjunction);
+        for part in wanted.filter(|part| !hides_versions(part)) {
+            match reader.read(part, 2) {
+                Ok(predicate) => parts.push(predicate),
+                Err(why_not) => {
+                    taken.rest.push(Arc::clone(part));
+                    taken.why_not = Some(why_not);
+                }
+            }
+        }
+        taken.predicate = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(Predicate::And(parts)),
+        };
+        taken
+    }
 }
 
 struct Reader<'a> {
@@ -51,6 +84,53 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self, expr: &Arc<dyn PhysicalExpr>, depth: usize) -> Result<Predicate, WhyNot> {
+        self.read_plain(expr, depth).or_else(|why_not| self.of_texts(expr)?.ok_or(why_not))
+    }
+
+    /// What is said of one text column, or of a column that is the same in all rows; `None` if it is
+    /// something else.
+    fn of_texts(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Option<Predicate>, WhyNot> {
+        let columns = collect_columns(expr);
+        let mut columns = columns.iter();
+        let (Some(column), None) = (columns.next(), columns.next()) else { return Ok(None) };
+        let field = self.table.field_with_name(column.name()).map_err(|_| self.cannot(expr))?;
+        let is_plain = is_text(field.data_type()) && !is_volatile(expr);
+        let Ok(place) = self.held.place(self.table, column.name()) else { return Ok(None) };
+        let texts = match &place {
+            _ if !is_plain => return Ok(None),
+            Place::Column(column) => self.held.table.texts(*column),
+            Place::Constant(path) => path.to_array().map_err(|_| self.cannot(expr))?,
+        };
+        if texts.len() > TEXTS_MAX {
+            return Ok(None);
+        }
+        let said = || -> DataFusionResult<ArrayRef> {
+            let texts = cast(&texts, field.data_type())?;
+            let null = new_null_array(field.data_type(), 1);
+            let texts = concat(&[&texts, &null])?;
+            let schema = Arc::new(Schema::new(vec![field.clone().with_nullable(true)]));
+            let batch = RecordBatch::try_new(Arc::clone(&schema), vec![texts])?;
+            reassign_expr_columns(Arc::clone(expr), &schema)?
+                .evaluate(&batch)?
+                .into_array(batch.num_rows())
+        };
+        // What fails for a text may be about one that no row of these has.
+        let Ok(said) = said() else { return Ok(None) };
+        let Some(said) = said.as_boolean_opt() else { return Ok(None) };
+        let of_null = (!said.is_null(texts.len())).then(|| said.value(texts.len()));
+        let said = said.slice(0, texts.len());
+        if said.null_count() > 0 {
+            return Ok(None);
+        }
+        let holds = |row: usize| said.value(row);
+        Ok(Some(match place {
+            Place::Constant(_) if holds(0) => Predicate::And(Vec::new()),
+            Place::Constant(_) => Predicate::Or(Vec::new()),
+            Place::Column(column) => list(column, &texts, holds, of_null),
+        }))
+    }
+
+    fn read_plain(&self, expr: &Arc<dyn PhysicalExpr>, depth: usize) -> Result<Predicate, WhyNot> {
         if depth > PREDICATE_DEPTH_MAX {
             return Err(WhyNot::new("a filter that is nested too deep"));
         }
@@ -163,6 +243,63 @@ impl Reader<'_> {
     }
 }
 
+/// The keys that a predicate leaves, if it names values of each key column: to look them up takes less
+/// than to go through all. Some of them may not meet it.
+pub(super) fn wanted_keys(predicate: &Predicate, columns: &[usize]) -> Option<Vec<Vec<Value>>> {
+    let parts = match predicate {
+        Predicate::And(parts) => parts.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    let named = |wanted: &usize| {
+        let values = parts.iter().filter_map(|part| match part {
+            Predicate::Compare { column, op: Comparison::Equal, value } if column == wanted => {
+                Some(std::slice::from_ref(value))
+            }
+            Predicate::In { column, values } if column == wanted => Some(values.as_slice()),
+            _ => None,
+        });
+        values.min_by_key(|values| values.len())
+    };
+    let mut keys = vec![Vec::new()];
+    for values in columns.iter().map(named) {
+        let values = values?;
+        if keys.len().saturating_mul(values.len()) > KEYS_MAX {
+            return None;
+        }
+        let with = |key: &Vec<Value>, value: &Value| {
+            [key.as_slice(), std::slice::from_ref(value)].concat()
+        };
+        keys = keys.iter().flat_map(|key| values.iter().map(move |v| with(key, v))).collect();
+    }
+    (!columns.is_empty()).then_some(keys)
+}
+
+/// The rows whose text holds; `of_null` is what is said of a null.
+fn list(
+    column: usize,
+    texts: &ArrayRef,
+    holds: impl Fn(usize) -> bool,
+    of_null: Option<bool>,
+) -> Predicate {
+    let texts = texts.as_string::<i64>();
+    let (yes, no): (Vec<usize>, Vec<usize>) = (0..texts.len()).partition(|row| holds(*row));
+    let is_short = yes.len() <= no.len() && !yes.is_empty() || no.is_empty();
+    let rows = if is_short { yes } else { no };
+    let values = rows.into_iter().map(|row| Value::Text(texts.value(row).into()));
+    let values: Vec<Value> = values.collect();
+    let among = match (is_short, values.is_empty()) {
+        // Nothing is known of a null, and there is nothing else.
+        (_, true) => Predicate::compare(column, Comparison::Equal, Value::Null),
+        (true, false) => Predicate::In { column, values },
+        (false, false) => Predicate::Not(Box::new(Predicate::In { column, values })),
+    };
+    match of_null {
+        None => among,
+        Some(true) => Predicate::Or(vec![among, Predicate::IsNull(column)]),
+        Some(false) => Predicate::And(vec![among, Predicate::IsNotNull(column)]),
+    }
+}
+
 fn literal(expr: &Arc<dyn PhysicalExpr>) -> Option<&ScalarValue> {
     expr.downcast_ref::<Literal>().map(Literal::value)
 }
@@ -226,4 +363,39 @@ fn value(scalar: &ScalarValue, column: &DataType) -> Option<Value> {
         ScalarValue::Float64(Some(v)) => Value::Float64(*v),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.into())
+    }
+
+    fn among(column: usize, values: &[&str]) -> Predicate {
+        Predicate::In { column, values: values.iter().map(|value| text(value)).collect() }
+    }
+
+    #[test]
+    fn keys_are_looked_up_where_a_filter_names_them_all() {
+        let north = Predicate::compare(4, Comparison::Equal, text("north"));
+        let both = Predicate::And(vec![
+            among(2, &["a", "b"]),
+            Predicate::IsNotNull(7),
+            north.clone(),
+            among(4, &["north", "south"]),
+        ]);
+        let keys = |a, b| vec![text(a), text(b)];
+        assert_eq!(wanted_keys(&both, &[4, 2]), Some(vec![keys("north", "a"), keys("north", "b")]));
+        assert_eq!(wanted_keys(&north, &[4]), Some(vec![vec![text("north")]]));
+        assert_eq!(wanted_keys(&among(4, &[]), &[4]), Some(vec![]));
+        // Not all of a key is named, or by a range, or one of two conditions.
+        assert_eq!(wanted_keys(&north, &[4, 2]), None);
+        assert_eq!(wanted_keys(&Predicate::compare(4, Comparison::Less, text("x")), &[4]), None);
+        assert_eq!(wanted_keys(&Predicate::Or(vec![north.clone(), north.clone()]), &[4]), None);
+        assert_eq!(wanted_keys(&north, &[]), None);
+        let many: Vec<Value> = (0..=1024).map(Value::Int).collect();
+        assert_eq!(wanted_keys(&Predicate::In { column: 4, values: many }, &[4]), None);
+    }
 }

@@ -3,23 +3,27 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::compute::{cast, is_null, nullif};
+use datafusion::arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::cast::as_float64_array;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::{PhysicalExpr, conjunction_opt};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::filter::batch_filter;
 use datafusion::scalar::ScalarValue;
 use tidelog_warm::{
-    Aggregate, Bound, FetchOrder, Function, Group, Op, Output, Request, SortKey, TimeRange,
+    Aggregate, Bound, FetchOrder, Function, Group, Op, Output, Predicate, Request, SortKey,
+    TimeRange,
 };
 
 use super::bucket::{Time, buckets, is_finer};
 use super::held::{Held, Place, is_text};
-use super::predicate::predicate;
+use super::predicate::{Taken, wanted_keys};
 use super::why_not::WhyNot;
 use crate::scan::source::SeriesSource;
 
@@ -30,6 +34,24 @@ pub(super) struct Question {
     pub(super) request: Request,
     /// Where each column of the plan comes from.
     columns: Vec<From>,
+    /// Which part of the keys may be wanted: so many, of so many.
+    pub(super) keys: (usize, usize),
+    /// What rows are to meet besides, once they are there.
+    rest: Option<Rest>,
+    /// How many rows are wanted at most.
+    pub(super) limit: Option<usize>,
+}
+
+/// Where nothing narrows the rows but a filter that the backend does not take, more columns than these
+/// beside those of the filter are left to files, which read them only of rows that pass.
+const UNTESTED_MAX: usize = 2;
+
+/// A filter of rows that the backend does not take.
+#[derive(Debug, Clone)]
+struct Rest {
+    filter: Arc<dyn PhysicalExpr>,
+    /// The columns of the plan, and those that only the filter wants.
+    schema: SchemaRef,
 }
 
 /// Where a column of the plan comes from.
@@ -37,8 +59,9 @@ pub(super) struct Question {
 enum From {
     /// This column of the answer.
     Answer(usize),
-    /// This column of the answer, null where this other one is.
-    AnswerIf(usize, usize),
+    /// The average of values of which there are so many as this column says, and this other one is the
+    /// sum.
+    Average(usize, usize),
     /// Nowhere: it is the same in all rows.
     Constant(ScalarValue),
 }
@@ -52,8 +75,43 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// All rows of the scan, or as many as it wants.
     pub(super) fn fetch(&self, held: Held) -> Result<Question, WhyNot> {
+        let taken = Taken::of(&held, self.table, self.source.predicate().as_ref());
+        let rest = conjunction_opt(taken.rest);
+        let mut names =
+            self.source.column_names().ok_or_else(|| WhyNot::new("computed columns"))?;
+        let mut more: Vec<Column> = rest.iter().flat_map(collect_columns).collect();
+        more.sort_unstable_by_key(Column::index);
+        let is_tested = |name: &&String| more.iter().any(|column| column.name() == **name);
+        let beside = names.len() - names.iter().filter(is_tested).count();
+        if let Some(why_not) = taken.why_not
+            && taken.predicate.is_none()
+            && beside > UNTESTED_MAX
+        {
+            return Err(why_not);
+        }
+        for column in more {
+            if !names.iter().any(|name| name == column.name()) {
+                names.push(column.name().to_owned());
+            }
+        }
+        let (columns, wanted) = self.places(&held, &names)?;
+        let rest = rest.map(|filter| self.rest(&filter, &names)).transpose()?;
         let limit = self.source.limit();
-        self.rows(held, |columns| Op::Fetch { columns, order: FetchOrder::Stored, limit })
+        // Only rows that meet all of it count as wanted.
+        let found = limit.filter(|_| rest.is_none());
+        let op = Op::Fetch { columns: wanted, order: FetchOrder::Stored, limit: found };
+        let question = self.asked(held, op, columns, taken.predicate)?;
+        Ok(Question { rest, limit, ..question })
+    }
+
+    /// A filter over the scan's table as one over some of its columns.
+    fn rest(&self, filter: &Arc<dyn PhysicalExpr>, names: &[String]) -> Result<Rest, WhyNot> {
+        let fields = names.iter().map(|name| self.table.field_with_name(name).cloned());
+        let fields = fields.collect::<Result<Vec<_>, _>>();
+        let cannot = |_| WhyNot::new(format!("the filter {filter}"));
+        let schema = Arc::new(Schema::new(fields.map_err(|_| WhyNot::not_held("of a filter"))?));
+        let filter = reassign_expr_columns(Arc::clone(filter), &schema).map_err(cannot)?;
+        Ok(Rest { filter, schema })
     }
 
     /// The first `k` rows by columns of the scan's table.
@@ -76,11 +134,31 @@ impl Asked<'_> {
         self.rows(held, |columns| Op::LastPerKey { columns, keys: None })
     }
 
+    /// Some columns of the newest row of each key.
+    pub(super) fn last_of(&self, held: Held, names: &[String]) -> Result<Question, WhyNot> {
+        self.named(held, names, |columns| Op::LastPerKey { columns, keys: None })
+    }
+
     fn rows(&self, held: Held, op: impl FnOnce(Vec<usize>) -> Op) -> Result<Question, WhyNot> {
         let names = self.source.column_names().ok_or_else(|| WhyNot::new("computed columns"))?;
+        self.named(held, &names, op)
+    }
+
+    fn named(
+        &self,
+        held: Held,
+        names: &[String],
+        op: impl FnOnce(Vec<usize>) -> Op,
+    ) -> Result<Question, WhyNot> {
+        let (columns, wanted) = self.places(&held, names)?;
+        self.question(held, op(wanted), columns)
+    }
+
+    /// Where columns of the scan's table come from, and which are asked for.
+    fn places(&self, held: &Held, names: &[String]) -> Result<(Vec<From>, Vec<usize>), WhyNot> {
         let (mut wanted, mut columns) = (Vec::new(), Vec::with_capacity(names.len()));
         for name in names {
-            columns.push(match held.place(self.table, &name)? {
+            columns.push(match held.place(self.table, name)? {
                 Place::Column(column) => {
                     let known = wanted.iter().position(|known| *known == column);
                     From::Answer(known.unwrap_or_else(|| {
@@ -91,7 +169,7 @@ impl Asked<'_> {
                 Place::Constant(value) => From::Constant(value),
             });
         }
-        self.question(held, op(wanted), columns)
+        Ok((columns, wanted))
     }
 
     /// The partial states of an aggregate; `below` gives its expressions over the scan's table.
@@ -121,13 +199,7 @@ impl Asked<'_> {
                 if states.next() != Some(&found) {
                     return Err(WhyNot::new(format!("{} of another type", expr.name())));
                 }
-                // A group without values has no count either, or it would have an average.
-                columns.push(match found {
-                    DataType::UInt64 if asked.function == Function::Avg => {
-                        From::AnswerIf(state, state + 1)
-                    }
-                    _ => From::Answer(state),
-                });
+                columns.push(From::Answer(state));
                 state += 1;
             }
             aggregates.push(asked);
@@ -196,12 +268,29 @@ impl Asked<'_> {
     }
 
     fn question(&self, held: Held, op: Op, columns: Vec<From>) -> Result<Question, WhyNot> {
-        let filter = predicate(&held, self.table, self.source.predicate().as_ref())?;
+        let taken = Taken::of(&held, self.table, self.source.predicate().as_ref());
+        match taken.why_not {
+            None => self.asked(held, op, columns, taken.predicate),
+            Some(why_not) => Err(why_not),
+        }
+    }
+
+    fn asked(
+        &self,
+        held: Held,
+        op: Op,
+        columns: Vec<From>,
+        filter: Option<Predicate>,
+    ) -> Result<Question, WhyNot> {
         let mut request = Request::new(op).with_time(self.time(&held)?);
+        if let (Op::LastPerKey { keys, .. }, Some(filter)) = (&mut request.op, &filter) {
+            *keys = wanted_keys(filter, held.table.spec().keys());
+        }
         request.filter = filter;
         // What the backend will say when it is asked.
-        Bound::try_new(&held.table, &held.segments(), &request)?;
-        Ok(Question { held, request, columns })
+        let bound = Bound::try_new(&held.table, &held.segments(), &request)?;
+        let keys = bound.part_of_keys(&held.table);
+        Ok(Question { held, request, columns, keys, rest: None, limit: None })
     }
 
     /// The range of event time that is wanted, in the unit of the table.
@@ -264,6 +353,28 @@ fn state_types(held: &Held, aggregate: Aggregate) -> Vec<DataType> {
 }
 
 impl Question {
+    /// The same question about an aggregate, of which each group is answered once and whole: its values
+    /// instead of partial states. `None` if they are not what `schema` has.
+    pub(super) fn finished(mut self, schema: &Schema) -> Option<Self> {
+        let Op::Aggregate { group, aggregates } = &self.request.op else { return None };
+        let grouped = schema.fields().len().checked_sub(aggregates.len())?;
+        self.columns.truncate(grouped);
+        let mut state = group.len();
+        for (aggregate, field) in aggregates.iter().zip(&schema.fields()[grouped..]) {
+            let types = state_types(&self.held, *aggregate);
+            // Of an average the sum is the last one, of the type of the average.
+            if types.last() != Some(field.data_type()) {
+                return None;
+            }
+            self.columns.push(match aggregate.function {
+                Function::Avg => From::Average(state, state + 1),
+                _ => From::Answer(state),
+            });
+            state += types.len();
+        }
+        Some(self)
+    }
+
     /// The batches of an answer, in the columns of the plan.
     pub(super) fn batches(&self, output: Output, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
         match output {
@@ -276,13 +387,29 @@ impl Question {
     }
 
     fn batch(&self, answer: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let Some(rest) = &self.rest else { return self.in_columns(answer, schema) };
+        let rows = batch_filter(&self.in_columns(answer, &rest.schema)?, &rest.filter)?;
+        let shown = rows.columns()[..schema.fields().len()].to_vec();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), shown, &options)?)
+    }
+
+    /// How many rows the backend need find at most, if so many are still wanted.
+    pub(super) fn limit_asked(&self, left: Option<usize>) -> Option<usize> {
+        left.filter(|_| self.rest.is_none())
+    }
+
+    /// What rows are to meet besides what the backend is asked for, for plans.
+    pub(super) fn rest(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+        self.rest.as_ref().map(|rest| &rest.filter)
+    }
+
+    fn in_columns(&self, answer: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         let rows = answer.num_rows();
         let columns = self.columns.iter().zip(schema.fields()).map(|(from, field)| {
             let array: ArrayRef = match from {
                 From::Answer(column) => Arc::clone(answer.column(*column)),
-                From::AnswerIf(column, other) => {
-                    nullif(answer.column(*column), &is_null(answer.column(*other))?)?
-                }
+                From::Average(count, sum) => average(answer.column(*count), answer.column(*sum))?,
                 From::Constant(value) => value.to_array_of_size(rows)?,
             };
             let (found, wanted) = (array.data_type(), field.data_type());
@@ -299,4 +426,12 @@ impl Question {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
     }
+}
+
+/// Sums divided by how many values they are of; null where there are none.
+fn average(counts: &ArrayRef, sums: &ArrayRef) -> Result<ArrayRef> {
+    let counts = cast(counts, &DataType::Float64)?;
+    let (counts, sums) = (as_float64_array(&counts)?, as_float64_array(sums)?);
+    let averages = sums.iter().zip(counts.values()).map(|(sum, count)| Some(sum? / count));
+    Ok(Arc::new(averages.collect::<Float64Array>()))
 }

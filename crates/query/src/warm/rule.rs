@@ -4,7 +4,8 @@
 //! sorts and their limits are brought into their last places. It looks for, from the top:
 //!
 //! - a partial aggregate over a scan: the newest row of each key, if that is all it wants; else its
-//!   states by keys and buckets of time;
+//!   states by keys and buckets of time. Where all files are warm and one request answers all, it is the
+//!   final aggregate above as well;
 //! - a sort with a limit over a scan: the first rows;
 //! - a scan in no particular order: its rows.
 
@@ -19,12 +20,14 @@ use datafusion::physical_expr::projection::update_expr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
 
 use super::cold::{Cold, over};
+use super::deal::is_one_call;
 use super::exec::{Moved, WarmScanExec};
 use super::held::{Divided, Held, Place, table_schema};
 use super::request::{Asked, Question};
@@ -48,7 +51,8 @@ impl PhysicalOptimizerRule for WarmPushDown {
         if switches.is_none() {
             return Ok(plan);
         }
-        let above = Above { switches: &switches, in_time_order: false, why_not: None };
+        let above =
+            Above { switches: &switches, in_time_order: false, why_not: None, is_tried: false };
         Ok(rewritten(&plan, &above)?.unwrap_or(plan))
     }
 
@@ -69,6 +73,53 @@ struct Above<'a> {
     in_time_order: bool,
     /// Why it was not moved itself.
     why_not: Option<WhyNot>,
+    /// Whether it is an aggregate that was looked at with the one below.
+    is_tried: bool,
+}
+
+/// The one or two steps of an aggregate over one input.
+struct Steps<'a> {
+    /// The final one, if it is right above.
+    last: Option<&'a Arc<dyn ExecutionPlan>>,
+    /// The first one.
+    node: &'a Arc<dyn ExecutionPlan>,
+    aggregate: &'a AggregateExec,
+}
+
+impl<'a> Steps<'a> {
+    fn of(plan: &'a Arc<dyn ExecutionPlan>) -> Option<Self> {
+        let aggregate = plan.downcast_ref::<AggregateExec>()?;
+        let is_last =
+            matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
+        let below = aggregate.input().downcast_ref::<AggregateExec>().filter(|_| is_last);
+        Some(match below.filter(|below| *below.mode() == AggregateMode::Partial) {
+            Some(below) => Self { last: Some(plan), node: aggregate.input(), aggregate: below },
+            None => Self { last: None, node: plan, aggregate },
+        })
+    }
+
+    /// The steps over another input of the first.
+    fn over(&self, moved: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+        match self.last {
+            Some(last) => over(last, moved),
+            None => Ok(moved),
+        }
+    }
+
+    /// The columns of which each group takes the value that its newest row has, if that is all.
+    fn newest_columns(
+        &self,
+        column: &impl Fn(&Arc<dyn PhysicalExpr>) -> Option<String>,
+    ) -> Option<Vec<String>> {
+        let groups = self.aggregate.group_expr().expr().iter().map(|(expr, _)| column(expr));
+        let values = self.aggregate.aggr_expr().iter().map(|aggregate| {
+            match aggregate.expressions().as_slice() {
+                [value] => column(value),
+                _ => None,
+            }
+        });
+        groups.chain(values).collect()
+    }
 }
 
 /// The plan with what can be moved, or `None` if nothing can.
@@ -80,15 +131,18 @@ fn rewritten(
     if let Some(scan) = Scan::below(plan, 0) {
         return scan.rows(above);
     }
-    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
-        below.in_time_order = !wants_no_order(plan);
+    if let Some(steps) = Steps::of(plan).filter(|_| !above.is_tried) {
+        below.in_time_order = !wants_no_order(steps.node);
         below.why_not = None;
-        if let Some(scan) = Scan::below(plan, 1) {
-            match scan.aggregate(plan, aggregate, above.switches)? {
+        below.is_tried = steps.last.is_some();
+        if let Some(scan) = Scan::below(steps.node, 1) {
+            match scan.aggregate(&steps, above.switches)? {
                 Ok(moved) => return Ok(Some(moved)),
                 Err(why_not) => below.why_not = Some(why_not),
             }
         }
+    } else if above.is_tried {
+        below.is_tried = false;
     } else if let Some(sort) = plan.downcast_ref::<SortExec>() {
         let scan = Scan::below(plan, 1);
         below.in_time_order = scan.as_ref().is_none_or(|scan| scan.leads_by_time(sort));
@@ -178,13 +232,13 @@ impl Scan {
         }
     }
 
-    /// A partial aggregate with what can be moved of it.
+    /// An aggregate with what can be moved of it.
     fn aggregate(
         self,
-        node: &Arc<dyn ExecutionPlan>,
-        aggregate: &AggregateExec,
+        steps: &Steps<'_>,
         switches: &WarmPushDowns,
     ) -> Attempt<Arc<dyn ExecutionPlan>> {
+        let (node, aggregate) = (steps.node, steps.aggregate);
         let plain = *aggregate.mode() == AggregateMode::Partial
             && aggregate.group_expr().is_single()
             && aggregate.filter_expr().iter().all(Option::is_none);
@@ -196,9 +250,12 @@ impl Scan {
             false => Err(WhyNot::switched_off()),
         };
         if let Ok(questions) = newest {
+            if let Some(moved) = self.whole_newest(steps)? {
+                return Ok(Ok(moved));
+            }
             let moved = self.moved(questions, "newest row of each key".to_owned(), None)?;
             let newest = over(node, with_input(moved, &self.between)?)?;
-            return self.beside(newest, node).map(Ok);
+            return steps.over(self.beside(newest, node)?).map(Ok);
         }
         if !switches.warm_aggregate {
             return Ok(Err(WhyNot::switched_off()));
@@ -209,10 +266,10 @@ impl Scan {
             Ok(questions) => questions,
             Err(why_not) => return Ok(Err(why_not)),
         };
-        let by: Vec<&str> =
-            aggregate.group_expr().expr().iter().map(|(_, name)| name.as_str()).collect();
-        let of: Vec<&str> = aggregate.aggr_expr().iter().map(|expr| expr.name()).collect();
-        let operator = format!("aggregate: by=[{}], aggr=[{}]", by.join(", "), of.join(", "));
+        if let Some(moved) = self.whole(steps, &questions)? {
+            return Ok(Ok(moved));
+        }
+        let operator = aggregate_words(aggregate);
         let above = [vec![Arc::clone(node)], self.between.clone()].concat();
         let moved = Moved {
             questions,
@@ -220,8 +277,72 @@ impl Scan {
             schema: node.schema(),
             operator,
             not_more: None,
+            is_whole: false,
         };
-        self.beside(Arc::new(WarmScanExec::new(moved)), node).map(Ok)
+        steps.over(self.beside(Arc::new(WarmScanExec::new(moved)), node)?).map(Ok)
+    }
+
+    /// What both steps of an aggregate make of the rows, where one request answers all.
+    fn whole(
+        &self,
+        steps: &Steps<'_>,
+        questions: &[Question],
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some((last, [question])) = steps.last.zip(Some(questions)) else { return Ok(None) };
+        let partitions = self.source.facts().partitions;
+        if !self.divided.others.is_empty() || !is_one_call(questions, partitions) {
+            return Ok(None);
+        }
+        let Some(question) = question.clone().finished(&last.schema()) else { return Ok(None) };
+        let operator = format!("whole {}", aggregate_words(steps.aggregate));
+        self.moved_whole(steps, last, question, operator).map(Some)
+    }
+
+    /// The newest row of each key as both steps of an aggregate show it, where these are all rows that
+    /// there are, and groups are keys.
+    fn whole_newest(&self, steps: &Steps<'_>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let column = |expr: &Arc<dyn PhysicalExpr>| column_name(&self.resolved(expr).ok()?);
+        let names = steps.newest_columns(&column);
+        let (Some(last), Some(names), [held]) = (steps.last, names, self.divided.held.as_slice())
+        else {
+            return Ok(None);
+        };
+        let (spec, table) = (held.table.spec(), table_schema(&self.source));
+        let groups = &names[..steps.aggregate.group_expr().expr().len()];
+        let is_group = |key: &usize| {
+            groups.iter().any(|group| held.place(&table, group) == Ok(Place::Column(*key)))
+        };
+        if !self.divided.others.is_empty() || !spec.keys().iter().all(is_group) {
+            return Ok(None);
+        }
+        match self.ask(|asked, held| asked.last_of(held, &names)).as_deref() {
+            Ok([question]) => {
+                let operator = "whole newest row of each key".to_owned();
+                self.moved_whole(steps, last, question.clone(), operator).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn moved_whole(
+        &self,
+        steps: &Steps<'_>,
+        last: &Arc<dyn ExecutionPlan>,
+        question: Question,
+        operator: String,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let one: Arc<dyn ExecutionPlan> =
+            Arc::new(CoalescePartitionsExec::new(Arc::clone(steps.node)));
+        let steps = vec![Arc::clone(last), one, Arc::clone(steps.node)];
+        let moved = Moved {
+            questions: vec![question],
+            cold: self.cold([steps, self.between.clone()].concat())?,
+            schema: last.schema(),
+            operator,
+            not_more: None,
+            is_whole: true,
+        };
+        Ok(Arc::new(WarmScanExec::new(moved)))
     }
 
     /// The newest row of each key, if that is all that an aggregate wants.
@@ -330,7 +451,7 @@ impl Scan {
         &self,
         question: impl Fn(&Asked<'_>, Held) -> std::result::Result<Question, WhyNot>,
     ) -> std::result::Result<Vec<Question>, WhyNot> {
-        if !self.source.is_parallel() {
+        if self.divided.held.is_empty() {
             return Err(WhyNot::new("rows are deduplicated"));
         }
         let table = table_schema(&self.source);
@@ -347,7 +468,7 @@ impl Scan {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.source.projected_schema()?;
         let cold = self.cold(Vec::new())?;
-        let moved = Moved { questions, cold, schema, operator, not_more };
+        let moved = Moved { questions, cold, schema, operator, not_more, is_whole: false };
         Ok(Arc::new(WarmScanExec::new(moved)))
     }
 
@@ -381,6 +502,13 @@ impl Scan {
         let others = over(node, with_input(others, &self.between)?)?;
         UnionExec::try_new(vec![moved, others])
     }
+}
+
+fn aggregate_words(aggregate: &AggregateExec) -> String {
+    let by = aggregate.group_expr().expr().iter().map(|(_, name)| name.as_str());
+    let of = aggregate.aggr_expr().iter().map(|expr| expr.name());
+    let (by, of): (Vec<_>, Vec<_>) = (by.collect(), of.collect());
+    format!("aggregate: by=[{}], aggr=[{}]", by.join(", "), of.join(", "))
 }
 
 fn column_name(expr: &Arc<dyn PhysicalExpr>) -> Option<String> {

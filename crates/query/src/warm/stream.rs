@@ -51,8 +51,16 @@ struct Step {
     of: Call,
 }
 
-/// Tells the backend that nobody waits any more.
-struct Cancel(Arc<AtomicBool>);
+/// Tells the backend, once it is dropped, that nobody waits any more.
+#[derive(Debug, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// What a request is to look at.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drop for Cancel {
     fn drop(&mut self) {
@@ -96,10 +104,7 @@ impl Running {
         };
         let consumer = MemoryConsumer::new("rows of the warm tier");
         let held = consumer.register(context.memory_pool());
-        let left = match moved.questions.first().map(|question| &question.request.op) {
-            Some(Op::Fetch { limit, .. }) => *limit,
-            _ => None,
-        };
+        let left = moved.questions.first().and_then(|question| question.limit);
         Self {
             steps: steps(&moved, calls),
             moved,
@@ -109,7 +114,7 @@ impl Running {
             cold: None,
             gave_up: false,
             left,
-            cancel: Cancel(Arc::default()),
+            cancel: Cancel::default(),
             metrics,
         }
     }
@@ -161,13 +166,13 @@ impl Running {
     /// Asks the backend, on a thread that may block.
     async fn ask(&mut self, step: &Step) -> Result<std::result::Result<Answer, WarmError>> {
         let (moved, call) = (Arc::clone(&self.moved), step.of.clone());
-        let (cancel, left) = (Arc::clone(&self.cancel.0), self.left);
+        let (cancel, left) = (self.cancel.flag(), self.left);
         let asked = SpawnedTask::spawn_blocking(move || {
             let question = &moved.questions[call.question];
             let mut request = question.request.clone().with_cancel(cancel);
             request.time = narrowed(request.time, call.times);
             if let Op::Fetch { limit, .. } = &mut request.op {
-                *limit = left;
+                *limit = question.limit_asked(left);
             }
             let segments: Vec<Arc<Segment>> = segments(question, &call);
             let warm = moved.cold.source().facts().engine.warm();

@@ -57,7 +57,7 @@ impl WarmPushDowns {
     }
 
     /// Those of a session.
-    pub(super) fn of(config: &ConfigOptions) -> Self {
+    pub(crate) fn of(config: &ConfigOptions) -> Self {
         config.extensions.get::<Self>().cloned().unwrap_or_default()
     }
 

@@ -230,7 +230,7 @@ pub(crate) fn state_fields(
             vec![Field::new(name(""), spec.schema().field(column).data_type().clone(), true)]
         }
         Function::Avg => vec![
-            Field::new(name("_count"), DataType::UInt64, false),
+            Field::new(name("_count"), DataType::UInt64, true),
             Field::new(name("_sum"), DataType::Float64, true),
         ],
     })

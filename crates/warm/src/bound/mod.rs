@@ -17,6 +17,9 @@ use crate::table::WarmTable;
 pub use filter::{Filter, Leaf, Test};
 pub use grouping::{Bucket, Grouping, KeyGroups};
 
+/// So many keys are looked at to estimate how many are wanted.
+const KEYS_LOOKED_AT: usize = 256;
+
 /// A request that every backend can answer.
 #[derive(Debug, Clone)]
 pub struct Bound {
@@ -77,6 +80,25 @@ impl Bound {
         };
         let (time, filter) = filter.split_time(spec.time(), request.time.inclusive());
         Ok(Self { time, filter, keys })
+    }
+
+    /// How many keys of a table the filter may let through, about, and how many there are. It may be off
+    /// where there are many.
+    #[must_use]
+    pub fn part_of_keys(&self, table: &WarmTable) -> (usize, usize) {
+        let (columns, directory) = (table.spec().keys(), table.keys());
+        let count = directory.len();
+        if !self.filter.tests(&|column| columns.contains(&column)) {
+            return (count, count);
+        }
+        let looked_at = (0..count).step_by(count.div_ceil(KEYS_LOOKED_AT).max(1));
+        let all = looked_at.len();
+        let is_wanted = |key: &usize| {
+            let key = u32::try_from(*key).unwrap_or(u32::MAX);
+            self.filter.for_key(&directory, columns, key) != Filter::Never
+        };
+        let wanted = looked_at.filter(is_wanted).count();
+        ((wanted * count).div_ceil(all.max(1)).max(1), count)
     }
 
     /// What of a segment has to be looked at. None if what is known of it says that no row matches.

@@ -1,5 +1,7 @@
 //! Many values to one: sums, least and greatest values.
 
+use std::array;
+
 use crate::images::Imaged;
 
 /// How many values are folded side by side, so that one does not wait for the one before.
@@ -99,6 +101,46 @@ impl Sum {
     }
 }
 
+/// Sums side by side. Each part lies by itself, so that adding to all of them becomes vector code.
+#[derive(Debug, Default)]
+struct Sums {
+    high: [f64; LANES],
+    low: [f64; LANES],
+}
+
+impl Sums {
+    /// Adds a value to each.
+    #[inline]
+    fn add(&mut self, values: [f64; LANES]) {
+        let high = self.high;
+        let sum: [f64; LANES] = array::from_fn(|lane| high[lane] + values[lane]);
+        let of_value: [f64; LANES] = array::from_fn(|lane| sum[lane] - high[lane]);
+        let lost: [f64; LANES] = array::from_fn(|lane| {
+            (high[lane] - (sum[lane] - of_value[lane])) + (values[lane] - of_value[lane])
+        });
+        self.low = array::from_fn(|lane| self.low[lane] + lost[lane]);
+        self.high = sum;
+    }
+
+    /// Adds values to the first ones.
+    fn add_few(&mut self, values: impl Iterator<Item = f64>) {
+        for (lane, value) in (0..LANES).zip(values) {
+            let mut sum = Sum { high: self.high[lane], low: self.low[lane] };
+            sum.add(value);
+            (self.high[lane], self.low[lane]) = (sum.high, sum.low);
+        }
+    }
+
+    /// The sum of the first ones, of one at least.
+    fn total(&self, lanes: usize) -> Sum {
+        let mut total = Sum { high: self.high[0], low: self.low[0] };
+        for lane in 1..lanes.min(LANES) {
+            total.merge(Sum { high: self.high[lane], low: self.low[lane] });
+        }
+        total
+    }
+}
+
 /// The values that count: all of these, or those at some places.
 #[derive(Clone, Copy)]
 pub(super) struct Counting<'a, T> {
@@ -117,15 +159,26 @@ impl<T: Number> Counting<'_, T> {
 
     /// The sum of values as floats.
     pub(super) fn sum_floats(self) -> Sum {
-        let mut lanes = [Sum::default(); LANES];
-        self.over(&mut lanes, |lane, value| lane.add(value.float()));
-        let [mut sum, lanes @ ..] = lanes;
-        // Values that are fewer than lanes leave the others empty.
-        let used = self.picks.map_or(self.values.len(), <[u16]>::len).min(LANES);
-        for lane in lanes.into_iter().take(used.saturating_sub(1)) {
-            sum.merge(lane);
+        let mut sums = Sums::default();
+        match self.picks {
+            None => {
+                let (chunks, rest) = self.values.as_chunks::<LANES>();
+                sums.add_few(rest.iter().map(|value| value.float()));
+                for chunk in chunks {
+                    sums.add(chunk.map(Number::float));
+                }
+            }
+            Some(picks) => {
+                let (chunks, rest) = picks.as_chunks::<LANES>();
+                let value = |place: u16| self.values[usize::from(place)].float();
+                for chunk in chunks {
+                    sums.add(chunk.map(value));
+                }
+                sums.add_few(rest.iter().map(|place| value(*place)));
+            }
         }
-        sum
+        // Values that are fewer than lanes leave the others empty.
+        sums.total(self.picks.map_or(self.values.len(), <[u16]>::len))
     }
 
     /// The image of the least value, or of the greatest. At least one value counts, and none is NaN.

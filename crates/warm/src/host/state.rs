@@ -118,8 +118,8 @@ impl State {
             }
             Self::Of(_, Values::SumFloats(sums)) => vec![float_sums(&sums)],
             Self::Of(_, Values::Avg(sums)) => {
-                let counts = sums.iter().map(|(_, count)| *count);
-                vec![Arc::new(UInt64Array::from_iter_values(counts)), float_sums(&sums)]
+                let counts = sums.iter().map(|(_, count)| (*count > 0).then_some(*count));
+                vec![Arc::new(counts.collect::<UInt64Array>()), float_sums(&sums)]
             }
             Self::Of(source, Values::End { images, .. }) => {
                 vec![array_of_images(source.form, images)]

@@ -10,8 +10,9 @@ use arrow::datatypes::{DataType, Field, Int8Type, Int32Type, Schema, SchemaRef, 
 
 use super::HostBackend;
 use crate::{
-    Aggregate, Answer, Comparison, FetchOrder, Function, Group, Op, Output, Predicate, Request,
-    Segment, TableSpec, TimeRange, Unsupported, Value, WarmBackend, WarmError, WarmTable, suite,
+    Aggregate, Answer, Bound, Comparison, FetchOrder, Function, Group, Op, Output, Predicate,
+    Request, Segment, TableSpec, TimeRange, Unsupported, Value, WarmBackend, WarmError, WarmTable,
+    suite,
 };
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -288,5 +289,27 @@ fn room_is_made_of_what_was_not_used_for_longest() -> TestResult {
     drop(read);
     assert_eq!(backend.make_room(u64::MAX), first.stats().bytes);
     assert_eq!(backend.make_room(1), 0);
+    Ok(())
+}
+
+#[test]
+fn how_many_keys_a_filter_lets_through_is_known_or_estimated() -> TestResult {
+    let (backend, table) = (HostBackend::new(64 << 20), table()?);
+    let segment = backend.seal(&table, &[rows(0..5_000, 0..1)])?;
+    let wanted = |filter: Option<Predicate>| -> Result<usize, WarmError> {
+        let mut request = Request::new(Op::Count);
+        request.filter = filter;
+        let bound = Bound::try_new(&table, &[Arc::clone(&segment)], &request)?;
+        let (wanted, all) = bound.part_of_keys(&table);
+        assert_eq!(all, 5_000);
+        Ok(wanted)
+    };
+    let host = |op, name: &str| Predicate::compare(0, op, Value::Text(name.into()));
+    assert_eq!(wanted(None)?, 5_000);
+    let value = Predicate::compare(2, Comparison::Less, Value::Float64(3.0));
+    assert_eq!(wanted(Some(value))?, 5_000);
+    assert!(wanted(Some(host(Comparison::Equal, "host_7")))? < 50);
+    let half = wanted(Some(host(Comparison::Less, "host_3")))?;
+    assert!((2_000..2_500).contains(&half), "{half}");
     Ok(())
 }

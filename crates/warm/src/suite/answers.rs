@@ -149,7 +149,11 @@ fn check_states(wanted: &[State], found: &[Value]) -> Result<(), Failure> {
             }
             State::Average(total) => {
                 let (count, sum) = (next(), next());
-                let ok = count == Value::UInt(total.values) && is_sum(&sum, total);
+                let values = match total.values {
+                    0 => Value::Null,
+                    values => Value::UInt(values),
+                };
+                let ok = count == values && is_sum(&sum, total);
                 (vec![count, sum], ok)
             }
         };

@@ -118,8 +118,10 @@ impl WarmTable {
         }
     }
 
-    /// All texts of a column by code, as `LargeUtf8`.
-    fn texts(&self, column: usize) -> ArrayRef {
+    /// All distinct texts that the table has seen of a column, by code, as `LargeUtf8`; none of a column
+    /// of another type.
+    #[must_use]
+    pub fn texts(&self, column: usize) -> ArrayRef {
         if let Some(texts) = self.dictionary(column).and_then(|dictionary| dictionary.array()) {
             return texts;
         }
