@@ -115,11 +115,12 @@ async fn only_files_that_share_times_are_deduplicated() {
     let directory = TempDir::new().unwrap();
     let world = World { dedup: true, ..World::default() };
     let warm = [minutes(0, 5, 5, 0), minutes(5, 10, 5, 10), minutes(10, 15, 5, 20)];
-    let store = world.store(&directory, &[], &warm, &[minutes(12, 18, 5, 20)]).await.unwrap();
+    // The end of one file, and the beginning of the next.
+    let store = world.store(&directory, &[], &warm, &[minutes(9, 12, 5, 20)]).await.unwrap();
     let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
-    assert!(found.contains("WarmScanExec: series=/cpu, tier=warm (host), segments=2"), "{found}");
-    assert!(found.contains("files=1 of 3"), "{found}");
-    assert!(found.contains("merge+dedup=1x2"), "{found}");
+    assert!(found.contains("WarmScanExec: series=/cpu, tier=warm (host), segments=1"), "{found}");
+    assert!(found.contains("files=2 of 3"), "{found}");
+    assert!(found.contains("merge+dedup=1x3"), "{found}");
     // Rows that share times with all of them.
     world.append(&store, &minutes(0, 18, 30, 7)).await.unwrap();
     let found = plan(&store, "SELECT count(usage) FROM \"/cpu\"").await.unwrap();
