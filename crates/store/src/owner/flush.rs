@@ -6,15 +6,15 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidelog_core::memory::Account;
-use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, Version, WalId};
-use tidelog_oplog::{FileRow, VersionRow};
+use tidelog_core::{EventTime, FileId, Holder, MemoryBudget, NodeId, TimeRange, Version, WalId};
+use tidelog_oplog::{FileRow, SeriesState, VersionRow};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::sequencer::Message;
 use super::shared::Shared;
 use crate::commit::{Flush, Rejected, Work, Writer, fenced};
-use crate::encode::{EncodedFile, Expected, encode_parts};
+use crate::encode::{EncodedFile, Expected, border, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::hot::{Generation, HotSeries, InOrder};
@@ -165,7 +165,9 @@ impl Flusher {
         let mut place = room.take(bytes, warm.is_some()).await?;
         let series = Arc::new(series);
         let rows_of = Arc::clone(&series);
-        let encoded = tokio::task::spawn_blocking(move || encode_series(&rows_of, part_bytes));
+        let state = self.ground.log.snapshot().loaded_series(node);
+        let encode = move || encode_series(&rows_of, state.as_deref(), part_bytes);
+        let encoded = tokio::task::spawn_blocking(encode);
         let encoded = encoded.await.map_err(|_| Error::Closed)??;
         let mut files = Vec::with_capacity(encoded.len());
         for file in encoded {
@@ -190,8 +192,12 @@ impl Flusher {
     }
 }
 
-/// The rows of a series as files.
-fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>, Error> {
+/// The rows of a series as files, beside those that it has.
+fn encode_series(
+    series: &HotSeries,
+    state: Option<&SeriesState>,
+    part_bytes: u64,
+) -> Result<Vec<EncodedFile>, Error> {
     let (schema, pieces) = (series.schema(), series.files());
     let Some(first) = pieces.first() else { return Ok(Vec::new()) };
     let path = &first.row().path;
@@ -202,7 +208,23 @@ fn encode_series(series: &HotSeries, part_bytes: u64) -> Result<Vec<EncodedFile>
     let part_rows = usize::try_from(part_bytes).unwrap_or(usize::MAX) / row_bytes;
     let expected = Expected::of(&batches);
     let parts = InOrder::new(schema, pieces, part_rows.clamp(PART_ROWS_MIN, PART_ROWS_MAX))?;
-    encode_parts(path, schema, &expected, parts)
+    encode_parts(path, schema, &expected, late_border(series, state)?, parts)
+}
+
+/// The event time before which the rows of a series are late: they lie over other files, and new rows,
+/// which are denser, shall not.
+fn late_border(series: &HotSeries, state: Option<&SeriesState>) -> Result<Option<i64>, Error> {
+    let (schema, pieces) = (series.schema(), series.files());
+    let times = pieces.iter().map(|piece| schema.times(&piece.row().path, piece.batch()));
+    let border = border(&times.collect::<Result<Vec<_>, _>>()?);
+    let late = border.and_then(|border| {
+        let first = pieces.iter().map(|piece| piece.row().range.start()).min()?;
+        TimeRange::try_new(first, EventTime::from_unit(border, schema.time_unit())?).ok()
+    });
+    let Some(late) = late else { return Ok(None) };
+    // Where the log's rows of the series are not in memory, it is taken to have files there.
+    let lies_over_others = state.is_none_or(|state| state.files_overlapping(late).next().is_some());
+    Ok(border.filter(|_| lies_over_others))
 }
 
 /// The memory that the series of a flush share.
