@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::sequencer::Message;
 use super::shared::Shared;
 use crate::commit::{Flush, Rejected, Work, Writer, fenced};
+use crate::compact::is_too_deep;
 use crate::encode::{EncodedFile, Expected, border, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
@@ -28,6 +29,9 @@ const PART_ROWS_MAX: usize = 131_072;
 /// How often files are written in one go that a vacuum deletes before they are committed.
 const WRITES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_secs(1);
+/// For so long at most a flush waits for merges where too many files lie over one another: appends had
+/// better be slower than reads.
+const WAIT_FOR_MERGES_MAX: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -54,6 +58,7 @@ impl Flusher {
                 }
                 continue;
             };
+            self.wait_for_merges(&generation).await;
             match self.flush(&generation).await {
                 Ok(()) => {
                     retry = RETRY_FIRST;
@@ -71,6 +76,16 @@ impl Flusher {
                 }
             }
         }
+    }
+
+    /// Waits where a series would get files faster than they are merged, and reads had to open them all.
+    async fn wait_for_merges(&self, generation: &Generation) {
+        let snapshot = || self.ground.log.snapshot();
+        let is_deep = |node| {
+            generation.series.contains_key(&node)
+                && snapshot().loaded_series(node).is_some_and(|series| is_too_deep(&series))
+        };
+        self.writer.touched().shallow(is_deep, WAIT_FOR_MERGES_MAX).await;
     }
 
     fn note(&self, shared: &Shared, error: &Error) {

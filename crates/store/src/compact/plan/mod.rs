@@ -131,6 +131,13 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How many files lie over one instant, where most do.
+pub(crate) fn depth(ranges: impl Iterator<Item = TimeRange>) -> usize {
+    let mut ranges: Vec<TimeRange> = ranges.collect();
+    ranges.sort_unstable_by_key(|range| (range.start(), range.end()));
+    deepest(ranges.into_iter()).0
+}
+
 /// How many of ranges, which are in order of their starts, lie over one instant at most, and over which.
 fn deepest(ranges: impl Iterator<Item = TimeRange>) -> (usize, EventTime) {
     let mut open: BinaryHeap<Reverse<EventTime>> = BinaryHeap::new();
