@@ -257,6 +257,39 @@ fn a_flush_ends_files_at_the_borders_of_partitions() {
     });
 }
 
+#[test]
+fn late_rows_of_a_flush_lie_over_the_past_and_new_ones_do_not() {
+    runtime().block_on(async {
+        let place = memory();
+        let directory = tempfile::tempdir().unwrap();
+        let builder =
+            builder(&place).with_mode(Mode::Exclusive).with_wal_directory(directory.path());
+        let store = builder.with_compaction(false).create().await.unwrap();
+        const ROWS: i64 = 6_000;
+        // The first version is all in time; of each later one a third belongs anywhere before it.
+        for version in 1..=4 {
+            let start = version * ROWS;
+            store
+                .root()
+                .append_series_data(PATH, &batch(version, start, 1, ROWS), None)
+                .await
+                .unwrap();
+            if version > 1 {
+                let late = batch(version, 0, version, ROWS / 2);
+                store.root().append_series_data(PATH, &late, None).await.unwrap();
+            }
+            let before = answers(&store, 2 * version - 1).await.unwrap();
+            store.flush().await.unwrap();
+            assert_eq!(answers(&store, 2 * version - 1).await.unwrap(), before);
+        }
+        let drawn = store.layout(PATH).await.unwrap();
+        // The first flush lay over nothing.
+        assert_eq!(drawn.files.len(), 1 + 2 * 3, "{drawn:?}");
+        assert_eq!(drawn.depth, 4, "{drawn:?}");
+        store.close().await.unwrap();
+    });
+}
+
 /// Rows of many keys: `count` rows from `start` on, each second one, keys in turn.
 fn of_many_keys(version: i64, keys: i64, start: i64, count: i64) -> RecordBatch {
     let row = |i: i64| {

@@ -14,7 +14,7 @@
 //!
 //! Staged names end in `#` and digits, which the stock store hides from lists and refuses to
 //! serve; one that a crash left behind is never read, and found by [`crate::staged`]. Reading is the stock
-//! store's.
+//! store's, but that ranges which the kernel has in memory are taken from there at once.
 
 use std::fmt;
 use std::io;
@@ -33,6 +33,7 @@ use object_store::{
     UploadPart,
 };
 
+use crate::at_once;
 use crate::error::Error;
 use crate::fs::{FileLock, FileSystem, OsFileSystem};
 use crate::staged;
@@ -277,6 +278,12 @@ impl ObjectStore for DurableLocal {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<Bytes>> {
+        // Names of staged files are the stock store's to refuse.
+        if !location.as_ref().contains('#')
+            && let Some(found) = at_once::read(&self.disk.path_of(location), ranges)
+        {
+            return Ok(found);
+        }
         self.inner.get_ranges(location, ranges).await
     }
 

@@ -7,6 +7,7 @@
 //! | `remote` | clients of S3, Google Cloud Storage and Azure |
 //! | [`explained`] | why a remote store refused, in words |
 //! | [`retrying`] | [`Retrying`]: repeats what is safe to repeat |
+//! | `at_once` | reads of what the kernel has in memory |
 //! | [`durable`] | [`DurableLocal`]: a local directory whose puts survive a power cut |
 //! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
 //! | [`cache`] | [`ReadCache`]: a remote store's immutable objects, kept on local disk |
@@ -19,6 +20,7 @@
 //! This crate owns `object_store`: others take the types from [`object_store`](mod@object_store)
 //! as re-exported here. It knows nothing of series, versions or formats.
 
+mod at_once;
 pub mod cache;
 pub mod counting;
 pub mod durable;

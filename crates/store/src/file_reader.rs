@@ -33,8 +33,9 @@ use crate::pages::PageTable;
 
 /// Files up to this size are fetched whole.
 const WHOLE_FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Pages closer together than this are fetched in one go.
-const GAP_BYTES_MAX: u64 = 64 * 1024;
+/// Pages closer together than this are fetched in one go. What lies between is copied and checked in vain,
+/// and a store to which each range is a request of its own joins them anyway.
+const GAP_BYTES_MAX: u64 = 4 * 1024;
 
 /// Pages are fetched before they are asked for up to so many bytes.
 const AHEAD_BYTES_MAX: u64 = 1024 * 1024;

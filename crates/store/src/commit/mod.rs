@@ -60,6 +60,7 @@ pub(crate) struct Intent {
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Intent>,
+    touched: Touched,
 }
 
 impl Writer {
@@ -73,7 +74,7 @@ impl Writer {
         own: OwnEpoch,
     ) -> Self {
         let (queue, intents) = mpsc::channel(QUEUE_INTENTS);
-        let writer = Self { queue };
+        let writer = Self { queue, touched: touched.clone() };
         let Ground { store, log, env, .. } = ground.clone();
         let landed = upkeep::spawn(upkeep, &log, &env, writer.downgrade());
         let (alive, ended) = watch::channel(());
@@ -97,7 +98,12 @@ impl Writer {
 
     /// A way that does not keep the task alive.
     pub(crate) fn downgrade(&self) -> WeakWriter {
-        WeakWriter { queue: self.queue.downgrade() }
+        WeakWriter { queue: self.queue.downgrade(), touched: self.touched.clone() }
+    }
+
+    /// The series that it has added files to.
+    pub(crate) fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -115,11 +121,12 @@ impl Writer {
 #[derive(Debug, Clone)]
 pub(crate) struct WeakWriter {
     queue: mpsc::WeakSender<Intent>,
+    touched: Touched,
 }
 
 impl WeakWriter {
     pub(crate) fn upgrade(&self) -> Option<Writer> {
-        Some(Writer { queue: self.queue.upgrade()? })
+        Some(Writer { queue: self.queue.upgrade()?, touched: self.touched.clone() })
     }
 }
 

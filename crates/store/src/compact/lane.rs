@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tidelog_core::NodeId;
 use tidelog_oplog::Snapshot;
@@ -27,6 +28,8 @@ const PATIENCE_MAX: u32 = 6;
 pub(crate) struct Touched {
     files: Arc<Mutex<HashMap<NodeId, Added>>>,
     news: watch::Sender<()>,
+    /// The series whose files are being merged; sent again after each merge.
+    settling: watch::Sender<Option<NodeId>>,
 }
 
 /// A series to which a file was added.
@@ -82,8 +85,38 @@ impl Touched {
         self.take_added().into_keys().collect()
     }
 
+    /// Waits, `at_most` so long, while the files of a series are being merged that `is_deep` is true for.
+    pub(crate) async fn shallow(&self, is_deep: impl Fn(NodeId) -> bool, at_most: Duration) {
+        let mut settling = self.settling.subscribe();
+        let shallow = settling.wait_for(|settling| !settling.is_some_and(&is_deep));
+        // What takes longer to merge does not hold up appends for ever.
+        let _ = tokio::time::timeout(at_most, shallow).await;
+    }
+
+    /// Says that the files of a series are being merged, as long as the answer is kept.
+    fn settle(&self, node: NodeId) -> Settling {
+        self.settling.send_replace(Some(node));
+        Settling(self.settling.clone())
+    }
+
     fn take_added(&self) -> HashMap<NodeId, Added> {
         std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The files of a series are being merged.
+struct Settling(watch::Sender<Option<NodeId>>);
+
+impl Settling {
+    /// Files were merged.
+    fn note_merge(&self) {
+        self.0.send_modify(|_| ());
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
     }
 }
 
@@ -138,7 +171,8 @@ async fn run(
             }
             known.files = 0;
             let too_late = known.too_late;
-            let too_late = settle(&compactor, &writer, node, too_late).await;
+            let settling = touched.settle(node);
+            let too_late = settle(&compactor, &writer, node, too_late, &settling).await;
             if let Some(known) = waiting.get_mut(&node) {
                 known.too_late = too_late;
             }
@@ -152,16 +186,53 @@ async fn settle(
     writer: &WeakWriter,
     node: NodeId,
     mut too_late: u32,
+    settling: &Settling,
 ) -> u32 {
     loop {
         match compactor.due(writer, node).await {
             Ok(None) => return too_late,
-            Ok(Some(Ended::Merged(_))) => too_late = 0,
+            Ok(Some(Ended::Merged(_))) => {
+                settling.note_merge();
+                too_late = 0;
+            }
             Ok(Some(Ended::GivenUp)) => return (too_late + 1).min(PATIENCE_MAX),
             Err(error) => {
                 tracing::warn!(%error, "merging files failed; it is tried again");
                 return (too_late + 1).min(PATIENCE_MAX);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::FutureExt;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_makes_a_series_deep_waits_until_merges_have_made_it_shallow() {
+        let [one, other] = [1, 2].map(|number| NodeId::from_uuid(Uuid::from_u128(number)));
+        let touched = Touched::default();
+        let deep = Cell::new(true);
+        let wait_for = |node| touched.shallow(move |asked| asked == node, Duration::MAX);
+        assert!(wait_for(one).now_or_never().is_some(), "nothing is merged");
+        let settling = touched.settle(one);
+        assert!(wait_for(other).now_or_never().is_some(), "another series is merged");
+        let is_deep = |node| node == one && deep.get();
+        let mut waiting = Box::pin(touched.shallow(is_deep, Duration::MAX));
+        assert!((&mut waiting).now_or_never().is_none());
+        settling.note_merge();
+        assert!((&mut waiting).now_or_never().is_none(), "it is still deep");
+        deep.set(false);
+        settling.note_merge();
+        waiting.await;
+        touched.shallow(|_| true, Duration::from_millis(1)).await;
+        let waiting = wait_for(one);
+        drop(settling);
+        waiting.await;
     }
 }

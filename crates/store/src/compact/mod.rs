@@ -50,6 +50,10 @@ use crate::engine::{Engine, Ground, schema_of};
 use crate::error::Error;
 use crate::series_schema::SeriesSchema;
 
+/// Where so many files of a series lie over one instant, each read of it opens so many: appends had better
+/// wait for merges then.
+const DEPTH_AT_MOST: usize = 32;
+
 /// Jobs of one series that one call does at most: each makes files fewer or apart, so that more are
 /// never needed unless somebody else makes new ones all the while.
 const JOBS_MAX: usize = 1000;
@@ -422,6 +426,13 @@ impl Compactor {
         let Some(found) = self.series(rewriting.node).await? else { return Ok(false) };
         Ok(found.state.are_live(rewriting.inputs.iter().map(|file| file.file)))
     }
+}
+
+/// Whether so many files of a series lie over one instant that appends had better wait for merges.
+pub(crate) fn is_too_deep(series: &SeriesState) -> bool {
+    let standing = || series.files().filter(|file| file.until.is_none());
+    standing().count() >= DEPTH_AT_MOST
+        && plan::depth(standing().map(|file| file.range)) >= DEPTH_AT_MOST
 }
 
 /// Files that may be merged with one another: those of one partition, and those that lie in several.

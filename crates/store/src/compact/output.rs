@@ -48,6 +48,8 @@ pub(super) struct Shape {
     pub(super) file_bytes_max: usize,
     /// Bytes of a file, about.
     pub(super) file_bytes: usize,
+    /// Whether they are not soon merged once more.
+    pub(super) lasts: bool,
     /// Whether there may be a NaN in each of the series' columns.
     pub(super) may_hold_nan: Arc<[bool]>,
 }
@@ -201,10 +203,11 @@ impl Output {
     fn begin(&mut self) -> Result<(), Error> {
         let waiting = std::mem::take(&mut self.waiting);
         let Shape { path, schema, columns, may_hold_nan, file_rows, file_bytes, .. } = &self.shape;
+        let lasts = self.shape.lasts;
         let sample = sample(columns, &waiting).map_err(|error| self.fail(&error))?;
         let expected =
             Expected { rows: *file_rows, bytes: *file_bytes, may_hold_nan: may_hold_nan.to_vec() };
-        let style = Style::lasting(schema.layout(), columns, &sample, &expected);
+        let style = Style::merged(schema.layout(), columns, &sample, &expected, lasts);
         self.file = Some(FileWriter::try_new(path, schema, Arc::clone(columns), &style)?);
         // The first of these has none before it in the file.
         self.last = None;

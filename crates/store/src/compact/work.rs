@@ -16,6 +16,7 @@ use tidelog_oplog::{ColumnStats, FileRow};
 use super::ending::{Earlier, Ending};
 use super::input::{Chain, Next, Wanted};
 use super::output::{Output, Shape};
+use super::plan::Reason;
 use super::replaced::{Apart, Replaced};
 use super::rewrite::{Purpose, Rewrite};
 use crate::encode::EncodedFile;
@@ -357,6 +358,8 @@ fn shape(rewrite: &Rewrite, columns: SchemaRef) -> Shape {
         // Some stretches of time take more bytes a row than others.
         file_bytes_max: size(file_bytes / 2 * 3).max(FILE_BYTES_LEAST),
         file_bytes: size(file_bytes),
+        // What is cut to lie over few base files each comes to be merged with them.
+        lasts: job.cuts.is_empty() || !matches!(job.reason, Reason::Overlapping { .. }),
         may_hold_nan: may_hold_nan(schema, inputs),
     }
 }

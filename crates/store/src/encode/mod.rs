@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `style` | encoding and codec of each column, chosen by trying them |
 //! | `stats` | null counts and bounds of columns |
+//! | `late` | where rows that come late end and new ones begin |
 //!
 //! Parquet has no checksum of its own, so the log row carries one short hash per page, one of the
 //! tail (page index and footer) and one of the whole: a reader checks every byte it uses.
 
+mod late;
 mod stats;
 mod style;
 
@@ -30,6 +32,7 @@ use crate::pages::PageTable;
 use crate::prepare::PreparedRows;
 use crate::series_schema::SeriesSchema;
 
+pub(crate) use self::late::border;
 pub(crate) use self::stats::column_stats;
 pub(crate) use self::style::{Expected, Style};
 
@@ -141,22 +144,22 @@ pub(crate) fn encode(
 }
 
 /// Encodes parts of one series that follow one another, no two of which share an event time, as files
-/// that end at the borders of partitions, or if they have very many rows. A part is let go of before the
-/// next is asked for.
+/// that end at the borders of partitions, before the event time `border`, if they are given one, or if they
+/// have very many rows. A part is let go of before the next is asked for.
 pub(crate) fn encode_parts(
     path: &TreePath,
     schema: &SeriesSchema,
     expected: &Expected,
+    border: Option<i64>,
     parts: impl Iterator<Item = Result<PreparedRows, Error>>,
 ) -> Result<Vec<EncodedFile>, Error> {
-    let mut parting = Parting { schema: schema.clone(), borders: 0, end: None };
+    let mut parting = Parting { schema: schema.clone(), border, borders: 0, end: None };
     let mut files = Vec::new();
     let mut style: Option<Style> = None;
     let mut open: Option<FileWriter> = None;
     for part in parts {
         let mut part = part?;
-        let style =
-            style.get_or_insert_with(|| Style::in_time_order(schema, &part.batch, expected));
+        let style = style.get_or_insert_with(|| Style::flushed(schema, &part.batch, expected));
         loop {
             let inside = parting.rows_inside(&part);
             if inside > 0 {
@@ -193,24 +196,29 @@ fn slice(part: &PreparedRows, start: usize, rows: usize) -> PreparedRows {
     }
 }
 
-/// Where rows in order of event time cross from one partition into the next.
+/// Where rows in order of event time cross from one partition into the next, or a border.
 struct Parting {
     schema: SeriesSchema,
+    /// In the series' unit.
+    border: Option<i64>,
     /// Borders that were crossed.
     borders: usize,
-    /// The first event time behind the partition that rows lie in now, in the series' unit.
+    /// The first event time behind what rows lie in now, in the series' unit.
     end: Option<i64>,
 }
 
 impl Parting {
-    /// How many rows of a part lie in the partition of the rows before.
+    /// How many rows of a part lie together with the rows before.
     fn rows_inside(&mut self, part: &PreparedRows) -> usize {
         let times = part.times.values();
         if self.borders >= PARTITIONS_MAX {
             return times.len();
         }
         if self.end.is_none() {
-            self.end = times.first().and_then(|first| self.schema.partition_end(*first));
+            self.end = times.first().and_then(|first| {
+                let border = self.border.filter(|border| first < border);
+                self.schema.partition_end(*first).into_iter().chain(border).min()
+            });
         }
         self.end.map_or(times.len(), |end| times.partition_point(|time| *time < end))
     }

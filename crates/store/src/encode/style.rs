@@ -8,7 +8,8 @@
 //!
 //! Unless a codec was asked for, dictionaries lie under LZ4 and all else under zstd, and a dictionary is
 //! taken also where it is a little larger: a zstd context is made for every column chunk that is read and
-//! costs more than decompressing a small or dictionary-coded chunk, which zstd shrinks little beyond LZ4.
+//! costs more than decompressing a small or dictionary-coded chunk, which zstd shrinks little beyond LZ4. Of
+//! flushed files, which are merged soon, many are read at once for a few rows of each: all is under LZ4.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use tidelog_oplog::{Codec, FileOrder, Layout};
 use crate::hot::memory_of;
 use crate::series_schema::{SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN};
 
-/// For files that are made while somebody waits, and soon merged.
+/// For files that are made while somebody waits, or merged once more.
 const ZSTD_LEVEL_QUICK: i32 = 3;
 /// For files that last. It makes measured values smaller by some 8 %, which levels up to 12 do hardly
 /// better, in twice the time of the codec.
@@ -92,24 +93,34 @@ impl Style {
         first: &RecordBatch,
         expected: &Expected,
     ) -> Self {
+        let pace = Pace { page_rows: PAGE_ROWS_QUICK, zstd_level: Some(ZSTD_LEVEL_QUICK) };
         let layout = schema.layout().in_order(FileOrder::Time);
-        let pace = Pace { page_rows: PAGE_ROWS_QUICK, zstd_level: ZSTD_LEVEL_QUICK };
         Self::new(layout, &first.schema(), first.columns(), expected, pace)
     }
 
-    /// For a file of these columns that lasts, the rows of which begin as `sample`; of a dictionary
-    /// column the sample may be empty.
-    pub(crate) fn lasting(
+    /// The same for a file of a flush.
+    pub(crate) fn flushed(schema: &SeriesSchema, first: &RecordBatch, expected: &Expected) -> Self {
+        let pace = Pace { page_rows: PAGE_ROWS_QUICK, zstd_level: None };
+        let layout = schema.layout().in_order(FileOrder::Time);
+        Self::new(layout, &first.schema(), first.columns(), expected, pace)
+    }
+
+    /// For a file of these columns that lasts, or else is merged once more, the rows of which begin as
+    /// `sample`; of a dictionary column the sample may be empty.
+    pub(crate) fn merged(
         layout: Layout,
         columns: &Schema,
         sample: &[ArrayRef],
         expected: &Expected,
+        lasts: bool,
     ) -> Self {
         let page_rows = match layout.order {
-            FileOrder::Time => PAGE_ROWS,
+            FileOrder::Time if lasts => PAGE_ROWS,
+            FileOrder::Time => PAGE_ROWS_QUICK,
             FileOrder::KeyTime => PAGE_ROWS_BY_KEY,
         };
-        let pace = Pace { page_rows, zstd_level: ZSTD_LEVEL_LASTING };
+        let zstd_level = if lasts { ZSTD_LEVEL_LASTING } else { ZSTD_LEVEL_QUICK };
+        let pace = Pace { page_rows, zstd_level: Some(zstd_level) };
         Self::new(layout, columns, sample, expected, pace)
     }
 
@@ -133,7 +144,8 @@ impl Style {
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     page_rows: usize,
-    zstd_level: i32,
+    /// The level of zstd, where no codec was asked for; LZ4 if absent.
+    zstd_level: Option<i32>,
 }
 
 fn properties(
@@ -176,11 +188,13 @@ struct Codecs {
 }
 
 impl Codecs {
-    /// `zstd_level` is that of a file for which no codec was asked for.
-    fn of(codec: Codec, rows: usize, zstd_level: i32) -> Result<Self> {
+    /// `zstd_level` is that of a file for which no codec was asked for; LZ4 if absent.
+    fn of(codec: Codec, rows: usize, zstd_level: Option<i32>) -> Result<Self> {
+        let zstd_level = zstd_level.filter(|_| rows >= TRIAL_FROM_ROWS);
         let (dictionary, values) = match codec {
-            Codec::Auto if rows < TRIAL_FROM_ROWS => (Compression::LZ4_RAW, Compression::LZ4_RAW),
-            Codec::Auto => (Compression::LZ4_RAW, zstd(zstd_level)?),
+            Codec::Auto => {
+                (Compression::LZ4_RAW, zstd_level.map_or(Ok(Compression::LZ4_RAW), zstd)?)
+            }
             Codec::Zstd(level) => (zstd(level)?, zstd(level)?),
             Codec::Lz4 => (Compression::LZ4_RAW, Compression::LZ4_RAW),
             Codec::None => (Compression::UNCOMPRESSED, Compression::UNCOMPRESSED),
@@ -363,7 +377,7 @@ mod tests {
     }
 
     fn way(column: ArrayRef) -> Way {
-        let codecs = Codecs::of(Codec::Auto, 1_000_000, ZSTD_LEVEL_QUICK).unwrap();
+        let codecs = Codecs::of(Codec::Auto, 1_000_000, Some(ZSTD_LEVEL_QUICK)).unwrap();
         chosen(&column, 131_072, &codecs).unwrap()
     }
 
@@ -403,9 +417,18 @@ mod tests {
             (Codec::Zstd(7), zstd(7).unwrap()),
         ] {
             for rows in [10, 1_000_000] {
-                let codecs = Codecs::of(codec, rows, ZSTD_LEVEL_LASTING).unwrap();
+                let codecs = Codecs::of(codec, rows, Some(ZSTD_LEVEL_LASTING)).unwrap();
                 assert_eq!((codecs.dictionary, codecs.values), (compression, compression));
             }
         }
+    }
+
+    #[test]
+    fn zstd_is_for_files_that_are_not_soon_merged() {
+        let of = |rows, zstd_level| Codecs::of(Codec::Auto, rows, zstd_level).unwrap();
+        assert_eq!(of(1_000_000, None).values, Compression::LZ4_RAW);
+        assert_eq!(of(1_000_000, Some(5)).values, zstd(5).unwrap());
+        assert_eq!(of(1_000_000, Some(5)).dictionary, Compression::LZ4_RAW);
+        assert_eq!(of(100, Some(5)).values, Compression::LZ4_RAW);
     }
 }

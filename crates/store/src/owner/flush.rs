@@ -7,15 +7,16 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidelog_core::memory::Account;
-use tidelog_core::{FileId, Holder, MemoryBudget, NodeId, Version, WalId};
-use tidelog_oplog::{FileRow, VersionRow};
+use tidelog_core::{EventTime, FileId, Holder, MemoryBudget, NodeId, TimeRange, Version, WalId};
+use tidelog_oplog::{FileRow, SeriesState, VersionRow};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::sequencer::Message;
 use super::shared::Shared;
 use crate::commit::{Flush, Rejected, Work, Writer, fenced};
-use crate::encode::{EncodedFile, Expected, encode_parts};
+use crate::compact::is_too_deep;
+use crate::encode::{EncodedFile, Expected, border, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::hot::{Generation, HotSeries, InOrder};
@@ -29,6 +30,9 @@ const PART_ROWS_MAX: usize = 131_072;
 /// How often files are written in one go that a vacuum deletes before they are committed.
 const WRITES_MAX: u32 = 16;
 const TICK: Duration = Duration::from_secs(1);
+/// For so long at most a flush waits for merges where too many files lie over one another: appends had
+/// better be slower than reads.
+const WAIT_FOR_MERGES_MAX: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -55,6 +59,7 @@ impl Flusher {
                 }
                 continue;
             };
+            self.wait_for_merges(&generation).await;
             match self.flush(&generation).await {
                 Ok(()) => {
                     retry = RETRY_FIRST;
@@ -72,6 +77,16 @@ impl Flusher {
                 }
             }
         }
+    }
+
+    /// Waits where a series would get files faster than they are merged, and reads had to open them all.
+    async fn wait_for_merges(&self, generation: &Generation) {
+        let snapshot = || self.ground.log.snapshot();
+        let is_deep = |node| {
+            generation.series.contains_key(&node)
+                && snapshot().loaded_series(node).is_some_and(|series| is_too_deep(&series))
+        };
+        self.writer.touched().shallow(is_deep, WAIT_FOR_MERGES_MAX).await;
     }
 
     fn note(&self, shared: &Shared, error: &Error) {
@@ -165,7 +180,8 @@ impl Flusher {
         let bytes = series.files().iter().map(|file| file.bytes() as u64).sum();
         let mut place = room.take(bytes, warm.is_some()).await?;
         let (schema, is_kept) = (series.schema().clone(), warm.is_some());
-        let encode = move || encode_series(&series, part_bytes, is_kept);
+        let state = self.ground.log.snapshot().loaded_series(node);
+        let encode = move || encode_series(&series, state.as_deref(), part_bytes, is_kept);
         let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??;
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in encoded.files {
@@ -197,9 +213,10 @@ struct EncodedSeries {
     rows: Vec<Vec<RecordBatch>>,
 }
 
-/// The rows of a series as files.
+/// The rows of a series as files, beside those that it has.
 fn encode_series(
     series: &HotSeries,
+    state: Option<&SeriesState>,
     part_bytes: u64,
     is_kept: bool,
 ) -> Result<EncodedSeries, Error> {
@@ -221,7 +238,7 @@ fn encode_series(
             kept.push_back(part.batch.clone());
         }
     });
-    let files = encode_parts(path, schema, &expected, parts)?;
+    let files = encode_parts(path, schema, &expected, late_border(series, state)?, parts)?;
     let rows = files.iter().map(|file| taken(&mut kept, file.rows)).collect();
     Ok(EncodedSeries { files, rows })
 }
@@ -241,6 +258,22 @@ fn taken(batches: &mut VecDeque<RecordBatch>, rows: u64) -> Vec<RecordBatch> {
         left -= inside;
     }
     taken
+}
+
+/// The event time before which the rows of a series are late: they lie over other files, and new rows,
+/// which are denser, shall not.
+fn late_border(series: &HotSeries, state: Option<&SeriesState>) -> Result<Option<i64>, Error> {
+    let (schema, pieces) = (series.schema(), series.files());
+    let times = pieces.iter().map(|piece| schema.times(&piece.row().path, piece.batch()));
+    let border = border(&times.collect::<Result<Vec<_>, _>>()?);
+    let late = border.and_then(|border| {
+        let first = pieces.iter().map(|piece| piece.row().range.start()).min()?;
+        TimeRange::try_new(first, EventTime::from_unit(border, schema.time_unit())?).ok()
+    });
+    let Some(late) = late else { return Ok(None) };
+    // Where the log's rows of the series are not in memory, it is taken to have files there.
+    let lies_over_others = state.is_none_or(|state| state.files_overlapping(late).next().is_some());
+    Ok(border.filter(|_| lies_over_others))
 }
 
 /// The memory that the series of a flush share.

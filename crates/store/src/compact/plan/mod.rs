@@ -36,7 +36,7 @@ use tidelog_core::{EventTime, TimeRange};
 pub(crate) const FAN_IN: usize = 8;
 /// How many pieces of like size may lie over one instant: the fewer, the faster are reads, and the more
 /// is written.
-const DEPTH_MAX: usize = 12;
+const DEPTH_MAX: usize = 10;
 /// Pieces are cut to lie over fewer base files, but not smaller than this part of the target.
 const PIECE_PART: u64 = 32;
 /// A merge reads at most so many files at one instant of event time, ...
@@ -131,6 +131,29 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How many files lie over one instant, where most do.
+pub(crate) fn depth(ranges: impl Iterator<Item = TimeRange>) -> usize {
+    let mut ranges: Vec<TimeRange> = ranges.collect();
+    ranges.sort_unstable_by_key(|range| (range.start(), range.end()));
+    deepest(ranges.into_iter()).0
+}
+
+/// How many of ranges, which are in order of their starts, lie over one instant at most, and over which.
+fn deepest(ranges: impl Iterator<Item = TimeRange>) -> (usize, EventTime) {
+    let mut open: BinaryHeap<Reverse<EventTime>> = BinaryHeap::new();
+    let mut deepest = (0, EventTime::MIN);
+    for range in ranges {
+        while open.peek().is_some_and(|Reverse(end)| *end <= range.start()) {
+            open.pop();
+        }
+        open.push(Reverse(range.end()));
+        if open.len() > deepest.0 {
+            deepest = (open.len(), range.start());
+        }
+    }
+    deepest
+}
+
 /// Jobs that share no file, the most urgent first.
 pub(crate) fn plan(files: &[FileFacts], goal: &Goal) -> Vec<Job> {
     let mut left: Vec<usize> = (0..files.len()).collect();
@@ -167,10 +190,11 @@ pub(crate) fn next_job(files: &[FileFacts], goal: &Goal) -> Option<Job> {
     let slots = Slots::of(files, goal.target_bytes);
     let planner = Planner { files, goal, slots };
     match goal.eagerness {
+        // What cures depth is the most urgent, and small: while base files are written anew, many come.
         Eagerness::WhenDue => planner
-            .absorption()
+            .deep()
+            .or_else(|| planner.absorption())
             .or_else(|| planner.full_gap())
-            .or_else(|| planner.deep())
             .or_else(|| planner.sequence()),
         Eagerness::Fully => planner.cluster().or_else(|| planner.small_neighbours()),
     }
@@ -322,7 +346,7 @@ impl Planner<'_> {
     fn deep(&self) -> Option<Job> {
         for tier in self.tiers(&self.slots.pieces) {
             let alike = self.slots.pieces.iter().filter(|piece| self.tier_of(piece) == tier);
-            let (depth, instant) = self.deepest(alike.map(|piece| piece.file));
+            let (depth, instant) = deepest(alike.map(|piece| self.files[piece.file].range));
             if depth < DEPTH_MAX {
                 continue;
             }
@@ -336,24 +360,6 @@ impl Planner<'_> {
             return self.job(over, true, reason);
         }
         None
-    }
-
-    /// How many of files, which are in order of their starts, lie over one instant at most, and over
-    /// which.
-    fn deepest(&self, files: impl Iterator<Item = usize>) -> (usize, EventTime) {
-        let mut open: BinaryHeap<Reverse<EventTime>> = BinaryHeap::new();
-        let mut deepest = (0, EventTime::MIN);
-        for file in files {
-            let range = self.files[file].range;
-            while open.peek().is_some_and(|Reverse(end)| *end <= range.start()) {
-                open.pop();
-            }
-            open.push(Reverse(range.end()));
-            if open.len() > deepest.0 {
-                deepest = (open.len(), range.start());
-            }
-        }
-        deepest
     }
 
     /// Many pieces of like size that follow one another in one slot, and the smaller ones between them;

@@ -141,7 +141,7 @@ fn rows_that_come_late_are_written_few_times_and_lie_over_few_files() {
         let (series, depth) = ingest(20 * TARGET, flush, day, [1, 1, 1]);
         let written = series.written as f64 / series.bytes() as f64;
         assert!(written <= 4.0, "{written} bytes were written for each that is kept");
-        assert!(depth <= 10.0, "{depth} files lay over each instant");
+        assert!(depth <= 8.0, "{depth} files lay over each instant");
     }
 }
 
@@ -188,6 +188,19 @@ fn what_is_good_is_not_touched() {
     let job = next_job(&late, &goal(Eagerness::Fully)).unwrap();
     assert_eq!(job.inputs, [4, 5, 20]);
     assert_eq!(plan(&late, &goal(Eagerness::Fully)).len(), 1);
+}
+
+#[test]
+fn depth_is_cured_before_base_files_are_written_anew() {
+    let base = (0..4).map(|n| file(n * 10, n * 10 + 9, TARGET));
+    let wide = (1..DEPTH_MAX as i64).map(|n| file(1 + n, 37, TARGET / 4));
+    let mut files: Vec<FileFacts> = base.chain(wide).map(|file| facts(&file)).collect();
+    assert_eq!(next_job(&files, &goal(Eagerness::WhenDue)), None);
+    // As many bytes as the base file below them, which is thus due, too.
+    files.extend((12..16).map(|first| facts(&file(first, 19, TARGET / 4))));
+    let job = next_job(&files, &goal(Eagerness::WhenDue)).unwrap();
+    assert!(matches!(job.reason, Reason::Overlapping { .. }), "{job:?}");
+    assert!(job.inputs.iter().all(|input| *input >= 4), "{job:?}");
 }
 
 #[test]
