@@ -1,7 +1,7 @@
 //! The newest row of each key, for the Rust API and the command line.
 //!
 //! What lies in memory whole, in the warm tier and in pieces that wait for their flush, is answered
-//! there ([`in_memory`]), without a plan: that takes longer than all else. Anything else is planned
+//! there (`in_memory`), without a plan: that takes longer than all else. Anything else is planned
 //! like `SELECT DISTINCT ON (key) * … ORDER BY key, time DESC`.
 
 mod in_memory;

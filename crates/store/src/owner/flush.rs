@@ -179,7 +179,7 @@ impl Flusher {
         let part_bytes = room.part_bytes;
         let bytes = series.files().iter().map(|file| file.bytes() as u64).sum();
         let mut place = room.take(bytes, warm.is_some()).await?;
-        let (schema, is_kept) = (series.schema().clone(), warm.is_some());
+        let (schema, is_kept) = (Arc::clone(series.schema()), warm.is_some());
         let state = self.ground.log.snapshot().loaded_series(node);
         let encode = move || encode_series(&series, state.as_deref(), part_bytes, is_kept);
         let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??;
