@@ -255,10 +255,10 @@ pub enum Error {
         bytes: u64,
     },
     /// No thread could be started.
-    #[error(
-        "no thread for the write-ahead log could be started: {reason}; free some and try again"
-    )]
+    #[error("no thread for {purpose} could be started: {reason}; free some and try again")]
     Thread {
+        /// What it is for.
+        purpose: &'static str,
         /// The operating system's answer.
         reason: String,
     },

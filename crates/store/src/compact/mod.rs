@@ -9,6 +9,7 @@
 //! | `ending` | rows that end with a change of data told apart, and rows as of an earlier version |
 //! | `rewrite` | from files to files, in bounded memory: the requests |
 //! | `work` | what is done between them: merging, telling apart, encoding |
+//! | `worker` | the thread that this happens on |
 //! | `sliced` | the same where rows are ordered by key |
 //! | `throttle` | bytes at no more than a rate |
 //! | `lane` | compaction in the background |
@@ -33,6 +34,7 @@ pub(crate) mod rewrite;
 mod sliced;
 pub(crate) mod throttle;
 pub(crate) mod work;
+mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! files ─ chains without overlap ─ decode ┐
 //!                                  decode ┼ merge ─ told apart, if deduplicated ─ cut ─ encode ─▶ files
 //!                                  decode ┘
-//!         └──── requests: async ────┘└──────────── work: on a thread that may block ───────────┘
+//!         └──── requests: async ────┘└────────────── work: on a thread of its own ─────────────┘
 //! ```
 //!
 //! A change of data rewrites files in the same way: its rows are told apart once more, into those that
@@ -26,6 +26,7 @@ use super::plan::Job;
 use super::sliced::SlicedWork;
 use super::throttle::Throttle;
 use super::work::{Given, Outcome, TimeWork, Want};
+use super::worker::Worker;
 use crate::encode::EncodedFile;
 use crate::engine::Ground;
 use crate::error::Error;
@@ -102,14 +103,15 @@ pub(crate) async fn rewrite(
     throttle: &Throttle,
 ) -> Result<Rewritten, Error> {
     let mut work = Work::new(rewrite)?;
+    let worker = Worker::start()?;
     let mut readers: HashMap<usize, FileReader> = HashMap::new();
     let mut written = Rewritten::default();
     loop {
-        let run = tokio::task::spawn_blocking(move || {
+        let run = worker.run(move || {
             let outcome = work.run();
             (work, outcome)
         });
-        let (back, outcome) = run.await.map_err(|_| Error::Closed)?;
+        let (back, outcome) = run.await?;
         work = back;
         match outcome? {
             Outcome::Wants(wants) => {

@@ -219,7 +219,10 @@ impl Owner {
         let thread = std::thread::Builder::new()
             .name("tidelog-wal".to_owned())
             .spawn(move || sequencer.run(&queue))
-            .map_err(|error| Error::Thread { reason: error.to_string() })?;
+            .map_err(|error| Error::Thread {
+                purpose: "the write-ahead log",
+                reason: error.to_string(),
+            })?;
         let flushing = flusher.clone().run(Arc::clone(&shared), messages.clone());
         let flushing = tokio::spawn(flushing).abort_handle();
         let pulse = Arc::new(Pulse::new(ground.env.clone()));
