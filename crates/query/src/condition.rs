@@ -21,7 +21,7 @@ use tidelog_store::{RowCondition, RowFilter, SeriesSchema, SeriesView};
 use crate::error::Error;
 use crate::limits;
 use crate::round_literals::rounded;
-use crate::scan::files::statistics;
+use crate::scan::files::{Stored, statistics};
 use crate::session::Queries;
 
 impl Queries {
@@ -137,7 +137,8 @@ impl RowFilter for Condition {
 
     fn may_match(&self, file: &FileRow) -> bool {
         let Some(pruning) = &self.pruning else { return true };
-        let statistics = vec![Arc::new(statistics(&self.schema, file, &self.used))];
+        let statistics =
+            vec![Arc::new(statistics(&self.schema, file, &Stored::new(&self.used, |_| true)))];
         let kept = pruning.prune(&PrunableStatistics::new(statistics, Arc::clone(&self.used)));
         // What cannot be told is looked at.
         kept.map_or(true, |kept| kept.first().copied().unwrap_or(true))

@@ -21,6 +21,7 @@
 //! | `rules` | physical rules: aggregates answered from the log, newest rows of keys, one stream |
 //! | `catalog`, `functions`, `log_tables`, `tiers_table` | names in SQL |
 //! | [`limits`], [`policy`] | what a statement may be and do |
+//! | `effort` | how much planning a statement is worth |
 //! | `pool` | the memory of queries, as part of the store's budget |
 //! | `warm` | what the warm tier answers of a plan |
 //! | [`read`] | reads by options, for the Rust API and the command line |
@@ -38,6 +39,7 @@ pub mod table;
 
 mod catalog;
 mod condition;
+mod effort;
 mod functions;
 mod insert;
 mod log_tables;

@@ -22,6 +22,7 @@ use tidelog_store::{Engine, Head};
 use url::Url;
 
 use crate::catalog::StoreCatalog;
+use crate::effort;
 use crate::error::Error;
 use crate::functions::{self, SeriesFunction};
 use crate::policy::SqlPolicy;
@@ -216,19 +217,30 @@ impl Queries {
             let table = self.resolve(&head, &call).await?;
             resolved.insert(call, table);
         }
-        let state = self.statement_state(head, resolved);
+        let mut state = self.statement_state(head, resolved);
         // Planning is long stretches of computation: off the runtime's own threads with it.
         let (runtime, queries) = (tokio::runtime::Handle::current(), self.clone());
         let planned = tokio::task::spawn_blocking(move || {
             let planned = runtime.block_on(async {
                 let plan: LogicalPlan = state.statement_to_plan(statement).await?;
                 policy.check(&plan)?;
+                queries.set_passes(&mut state, &plan);
                 Ok::<_, Error>(state.create_physical_plan(&plan).await?)
             });
             queries.put_back(state);
             planned
         });
         planned.await.map_err(|error| Error::Execution { message: error.to_string() })?
+    }
+
+    /// Sets how often the logical rules are applied to a statement.
+    fn set_passes(&self, state: &mut SessionState, plan: &LogicalPlan) {
+        let most = self.state.config_options().optimizer.max_passes;
+        let passes = effort::passes(plan, most);
+        // Changing a session's options copies them.
+        if state.config_options().optimizer.max_passes != passes {
+            state.config_mut().options_mut().optimizer.max_passes = passes;
+        }
     }
 
     /// The session of one statement: names resolve in `head`, and it starts now.

@@ -4,6 +4,7 @@
 //! files by the log; other filters choose files by the column statistics in the log; a time filter
 //! that all kept files satisfy is dropped; what is left goes down to Parquet.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,7 +41,7 @@ use crate::scan::facts::{
     Counts, Kept, Roles, ScanFacts, TimeRole, VERSION_BASE_COLUMN, VISIBLE_COLUMN, is_clean,
     version_expr,
 };
-use crate::scan::files::{ScanFile, hot_file, scan_file};
+use crate::scan::files::{ScanFile, Stored, hot_file, scan_file};
 use crate::scan::layout::by_time;
 use crate::scan::reader::CheckedReaders;
 use crate::scan::source::SeriesSource;
@@ -150,18 +151,22 @@ impl SeriesTable {
             .fold(TimeBounds::Range(TimeRange::ALL), TimeBounds::and)
     }
 
-    fn kept_files(&self, range: TimeRange) -> Vec<ScanFile> {
-        by_time(self.views.iter().flat_map(|view| self.files_of(view, range)).collect())
+    fn kept_files(&self, range: TimeRange, stored: &Stored<'_>) -> Vec<ScanFile> {
+        by_time(self.views.iter().flat_map(|view| files_of(view, range, stored)).collect())
     }
 
-    /// What holds visible rows of one series that may lie in `range`: files, and pieces in memory.
-    fn files_of<'a>(
-        &'a self,
-        view: &'a SeriesView,
-        range: TimeRange,
-    ) -> impl Iterator<Item = ScanFile> + 'a {
-        let files = view.files(range).map(|row| scan_file(view, row, &self.stored));
-        files.chain(view.hot_files(range).map(|piece| hot_file(view, piece, &self.stored)))
+    /// The stored columns, and which of them a scan shows, filters by, or is ordered by.
+    fn stored_for(&self, projection: Option<&[usize]>, filters: &[Expr]) -> Stored<'_> {
+        let of_filters: HashSet<&str> =
+            filters.iter().flat_map(Expr::column_refs).map(|column| column.name.as_str()).collect();
+        let shown: Option<HashSet<&str>> = projection.map(|indices| {
+            indices.iter().map(|index| self.schema.field(*index).name().as_str()).collect()
+        });
+        Stored::new(&self.stored, |name| {
+            shown.as_ref().is_none_or(|shown| shown.contains(name))
+                || of_filters.contains(name)
+                || self.time_name() == Some(name)
+        })
     }
 
     /// The columns that queries see.
@@ -189,8 +194,10 @@ impl SeriesTable {
     /// deduplicated, each by its own keys.
     pub(crate) fn is_apart(&self, filters: &[Expr]) -> bool {
         let TimeBounds::Range(range) = self.bounds(filters.iter()) else { return false };
+        let stored = Stored::new(&self.stored, |_| false);
         let dirty = |view: &SeriesView| {
-            view.schema().dedup() && !is_clean(&by_time(self.files_of(view, range).collect()))
+            let files = || files_of(view, range, &stored).collect();
+            view.schema().dedup() && !is_clean(&by_time(files()))
         };
         self.views.len() > 1 && self.views.iter().any(dirty)
     }
@@ -232,7 +239,7 @@ impl SeriesTable {
         exact: bool,
     ) -> Result<Option<SeriesSource>> {
         let TimeBounds::Range(range) = self.bounds(filters.iter()) else { return Ok(None) };
-        let files = self.kept_files(range);
+        let files = self.kept_files(range, &self.stored_for(projection, filters));
         let files = self.prune(state, files, filters)?;
         if files.is_empty() {
             return Ok(None);
@@ -475,6 +482,16 @@ impl TableProvider for SeriesTable {
             AppendSink::new(self.engine.clone(), view.path().clone(), Arc::clone(&self.schema));
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
+}
+
+/// What holds visible rows of one series that may lie in `range`: files, and pieces in memory.
+fn files_of<'a>(
+    view: &'a SeriesView,
+    range: TimeRange,
+    stored: &'a Stored<'_>,
+) -> impl Iterator<Item = ScanFile> + 'a {
+    let files = view.files(range).map(|row| scan_file(view, row, stored));
+    files.chain(view.hot_files(range).map(|piece| hot_file(view, piece, stored)))
 }
 
 /// Filters that are ranges of event time as the cut of a scan.

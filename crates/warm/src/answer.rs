@@ -16,13 +16,14 @@ pub struct Answer {
 pub enum Output {
     /// How many rows there are.
     Count(u64),
-    /// Rows with the columns asked for, in the table's types, in batches of at most
-    /// [`BATCH_ROWS`](crate::BATCH_ROWS). No batch where there is no row.
+    /// Rows with the columns asked for, as [`TableSpec::answer_field`](crate::TableSpec::answer_field)
+    /// says, in batches of at most [`BATCH_ROWS`](crate::BATCH_ROWS). No batch where there is no row.
     Rows(Vec<RecordBatch>),
     /// One row for each group that has a row, each group once, in no promised order.
     ///
-    /// First the columns of the group, in the order asked for and in the table's types, then those
-    /// of the states, as [`Function`](crate::Function) says. Without groups, one row always.
+    /// First the columns of the group, in the order asked for and as
+    /// [`TableSpec::answer_field`](crate::TableSpec::answer_field) says, then those of the states, as
+    /// [`Function`](crate::Function) says. Without groups, one row always.
     Partial(RecordBatch),
 }
 

@@ -1,6 +1,6 @@
 //! What a table holds: its schema, the roles of its columns, and the form of each column.
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 
 use crate::error::{Invalid, Unsupported, WarmError};
 use crate::value::{
@@ -214,10 +214,21 @@ impl TableSpec {
         self
     }
 
-    /// The schema that batches come and go with.
+    /// The schema that batches come with.
     #[must_use]
     pub const fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// A column as answers have it: as batches have it, but text that is no dictionary is `Utf8View`, so
+    /// that rows of one text can share it.
+    #[must_use]
+    pub fn answer_field(&self, column: usize) -> Field {
+        let field = self.schema.field(column).clone();
+        match field.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 => field.with_data_type(DataType::Utf8View),
+            _ => field,
+        }
     }
 
     /// Number of the time column.

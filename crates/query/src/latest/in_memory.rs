@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -196,9 +197,12 @@ impl Search {
         last_rows(&batch, &self.wanted.by, rows).ok()
     }
 
-    /// Rows under the schema of what is wanted.
+    /// Rows under the schema of what is wanted; segments answer text in another type.
     fn own(&self, batch: &RecordBatch) -> Option<RecordBatch> {
-        RecordBatch::try_new(Arc::clone(&self.wanted.schema), batch.columns().to_vec()).ok()
+        let schema = &self.wanted.schema;
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()).ok());
+        RecordBatch::try_new(Arc::clone(schema), columns.collect::<Option<_>>()?).ok()
     }
 
     fn count(&self, batches: &[RecordBatch]) -> Option<()> {

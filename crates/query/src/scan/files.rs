@@ -77,8 +77,23 @@ impl ScanFile {
     }
 }
 
-/// The file of `row` for a table whose stored columns are `columns`.
-pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema) -> ScanFile {
+/// The columns of a table, as they are stored, and which of them a scan has to do with.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored<'a> {
+    pub(crate) columns: &'a Schema,
+    /// Statistics are made of these only: there may be many columns, and of each scan few matter.
+    pub(crate) wanted: Vec<bool>,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn new(columns: &'a Schema, wanted: impl Fn(&str) -> bool) -> Self {
+        let wanted = columns.fields().iter().map(|field| wanted(field.name())).collect();
+        Self { columns, wanted }
+    }
+}
+
+/// The file of `row` for a table with these columns.
+pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, stored: &Stored<'_>) -> ScanFile {
     let partition_values = vec![
         ScalarValue::Int64(Some(row.version_base)),
         ScalarValue::Utf8View(Some(view.path().to_string())),
@@ -97,7 +112,7 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
     };
     let file = PartitionedFile::new_from_meta(meta)
         .with_partition_values(partition_values)
-        .with_statistics(Arc::new(statistics(view.schema(), row, columns)))
+        .with_statistics(Arc::new(statistics(view.schema(), row, stored)))
         .with_arrow_schema(own)
         .with_extension(Arc::clone(row));
     let partly_visible = view.is_partly_visible(row);
@@ -111,10 +126,10 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, columns: &Schema)
     }
 }
 
-/// A piece of rows in memory as a file of a table whose stored columns are `columns`.
-pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, columns: &Schema) -> ScanFile {
+/// A piece of rows in memory as a file of a table with these columns.
+pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, stored: &Stored<'_>) -> ScanFile {
     let row = rows.row();
-    let mut scan = scan_file(view, row, columns);
+    let mut scan = scan_file(view, row, stored);
     let piece = HotPiece {
         rows: Arc::clone(rows),
         time: view.schema().time_index(),
@@ -127,13 +142,13 @@ pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, columns: &Schema)
 }
 
 /// Statistics of columns of a series of `schema`, from the log row of a file alone.
-pub(crate) fn statistics(schema: &SeriesSchema, row: &FileRow, columns: &Schema) -> Statistics {
+pub(crate) fn statistics(schema: &SeriesSchema, row: &FileRow, stored: &Stored<'_>) -> Statistics {
     let own = schema.columns();
     let stats = ColumnStats::decode_all(&row.column_stats).unwrap_or_default();
+    let columns = stored.columns.fields().iter().zip(&stored.wanted);
     let column_statistics = columns
-        .fields()
-        .iter()
-        .map(|field| match own.index_of(field.name()) {
+        .map(|(field, wanted)| match own.index_of(field.name()) {
+            _ if !wanted => ColumnStatistics::new_unknown(),
             Ok(index) if index == schema.time_index() => {
                 time_statistics(schema, row, field.data_type())
             }

@@ -281,7 +281,7 @@ fn list(
     holds: impl Fn(usize) -> bool,
     of_null: Option<bool>,
 ) -> Predicate {
-    let texts = texts.as_string::<i64>();
+    let texts = texts.as_string_view();
     let (yes, no): (Vec<usize>, Vec<usize>) = (0..texts.len()).partition(|row| holds(*row));
     let is_short = yes.len() <= no.len() && !yes.is_empty() || no.is_empty();
     let rows = if is_short { yes } else { no };

@@ -265,7 +265,7 @@ impl WarmTable {
                 }
                 Group::TimeBucket { .. } => (spec.time(), self.decode(spec.time(), &starts)?),
             };
-            fields.push(spec.schema().field(column).clone());
+            fields.push(spec.answer_field(column));
             columns.push(array);
         }
         let mut states = states.into_iter();

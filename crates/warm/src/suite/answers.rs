@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::oracle::{self, State};
-use super::setting::{Setting, check_types};
+use super::setting::{Setting, answer_type, check_types};
 use super::world::{TIME, World};
 use super::{Failure, Outcome, arrays};
 use crate::answer::Output;
@@ -178,7 +178,7 @@ fn state_types(schema: &SchemaRef, group: &[Group], aggregates: &[Aggregate]) ->
     let mut types: Vec<_> = group
         .iter()
         .map(|part| match part {
-            Group::Key(column) => of(*column),
+            Group::Key(column) => answer_type(&of(*column)),
             Group::TimeBucket { .. } => of(TIME),
         })
         .collect();

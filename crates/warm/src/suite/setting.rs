@@ -102,7 +102,15 @@ impl<'a> Setting<'a> {
     }
 
     pub(super) fn data_type(&self, column: usize) -> DataType {
-        self.oracle.schema.field(column).data_type().clone()
+        answer_type(self.oracle.schema.field(column).data_type())
+    }
+}
+
+/// The type that answers have a column of this type in.
+pub(super) fn answer_type(own: &DataType) -> DataType {
+    match own {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        _ => own.clone(),
     }
 }
 

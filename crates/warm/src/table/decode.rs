@@ -1,10 +1,10 @@
-//! Arrays in physical types become columns in the table's types.
+//! Arrays in physical types become columns of answers.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, LargeStringArray, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, UInt32Array, make_array,
+    Array, ArrayRef, AsArray, DictionaryArray, PrimitiveArray, RecordBatch, RecordBatchOptions,
+    StringViewArray, UInt32Array, make_array,
 };
 use arrow::compute::{cast, take};
 use arrow::datatypes::{
@@ -19,7 +19,8 @@ use crate::request::BATCH_ROWS;
 use crate::spec::Form;
 
 impl WarmTable {
-    /// A column in the table's type, of an array in its physical type.
+    /// A column as answers have it ([`TableSpec::answer_field`](crate::TableSpec::answer_field)), of an
+    /// array in its physical type.
     ///
     /// # Errors
     ///
@@ -38,7 +39,7 @@ impl WarmTable {
         Ok(make_array(data))
     }
 
-    /// A key column in the table's type, of the numbers of keys.
+    /// A key column as answers have it, of the numbers of keys.
     ///
     /// # Errors
     ///
@@ -58,9 +59,8 @@ impl WarmTable {
     /// The schema of rows with these columns.
     #[must_use]
     pub fn row_schema(&self, columns: &[usize]) -> SchemaRef {
-        let fields: Vec<_> =
-            columns.iter().map(|column| self.spec.schema().field(*column).clone()).collect();
-        Arc::new(Schema::new(fields))
+        let fields = columns.iter().map(|column| self.spec.answer_field(*column));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     /// Rows of so many columns, in batches, from the arrays in physical types of whole columns.
@@ -114,11 +114,22 @@ impl WarmTable {
                     _ => as_key.array::<UInt64Type>(codes),
                 }
             }
-            flat => Ok(cast(&take(&self.texts(column), codes, None)?, flat)?),
+            _ => self.views(column, codes),
         }
     }
 
-    /// All distinct texts that the table has seen of a column, by code, as `LargeUtf8`; none of a column
+    /// A view of a text for each code. They share the texts of the table, which stay in memory as long as
+    /// any of them does: where there are more of these than rows, the views get texts of their own.
+    fn views(&self, column: usize, codes: &UInt32Array) -> Result<ArrayRef, WarmError> {
+        let texts = self.texts(column);
+        let views = take(&texts, codes, None)?;
+        Ok(match texts.len() <= codes.len() {
+            true => views,
+            false => Arc::new(views.as_string_view().gc()),
+        })
+    }
+
+    /// All distinct texts that the table has seen of a column, by code, as `Utf8View`; none of a column
     /// of another type.
     #[must_use]
     pub fn texts(&self, column: usize) -> ArrayRef {
@@ -127,7 +138,7 @@ impl WarmTable {
         }
         match self.dictionary_mut(column) {
             Some(mut dictionary) => dictionary.array_mut(),
-            None => Arc::new(LargeStringArray::new_null(0)),
+            None => Arc::new(StringViewArray::new_null(0)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, LargeStringArray};
+use arrow::array::{ArrayRef, StringViewArray};
 
 use crate::error::Unsupported;
 
@@ -65,12 +65,12 @@ impl Dictionary {
         self.array.as_ref().filter(|array| array.len() == self.texts.len()).map(Arc::clone)
     }
 
-    /// The texts by code, as `LargeUtf8`.
+    /// The texts by code, as `Utf8View`.
     pub(super) fn array_mut(&mut self) -> ArrayRef {
         if let Some(array) = self.array() {
             return array;
         }
-        let array: ArrayRef = Arc::new(LargeStringArray::from_iter_values(self.texts()));
+        let array: ArrayRef = Arc::new(StringViewArray::from_iter_values(self.texts()));
         self.array = Some(Arc::clone(&array));
         array
     }
