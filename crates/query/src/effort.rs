@@ -3,11 +3,38 @@
 //! DataFusion applies its logical rules again and again until a pass changes nothing. That last pass finds
 //! nothing by definition, and takes a good part of the time of a small statement. What other rules
 //! open up for a rule that has had its turn are joins, subqueries, unions, limits and the like; where there
-//! are none, the first pass does all there is to do.
+//! are none, the first pass does all there is to do, and many rules need not look.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::Optimizer;
+
+/// Rules about what plain statements do not have.
+const NOT_OF_PLAIN: [&str; 14] = [
+    "rewrite_set_comparison",
+    "optimize_unions",
+    "unions_to_filter",
+    "replace_distinct_aggregate",
+    "eliminate_join",
+    "decorrelate_predicate_subquery",
+    "scalar_subquery_to_join",
+    "decorrelate_lateral_join",
+    "extract_equijoin_predicate",
+    "eliminate_cross_join",
+    "eliminate_limit",
+    "filter_null_join_keys",
+    "eliminate_outer_join",
+    "push_down_limit",
+];
+
+/// The logical rules that plain statements need.
+pub(crate) fn plain_rules() -> Optimizer {
+    let mut optimizer = Optimizer::new();
+    optimizer.rules.retain(|rule| !NOT_OF_PLAIN.contains(&rule.name()));
+    optimizer
+}
 
 /// How often the logical rules are applied to a plan at most, where it may be `most` times.
 pub(crate) fn passes(plan: &LogicalPlan, most: usize) -> usize {
@@ -15,6 +42,21 @@ pub(crate) fn passes(plan: &LogicalPlan, most: usize) -> usize {
         Ok(true) => 1,
         Ok(false) | Err(_) => most,
     }
+}
+
+/// The logical plan that is to be carried out, of a plan to which the rules are applied once.
+pub(crate) fn once(
+    plan: &LogicalPlan,
+    state: &SessionState,
+    plain_rules: &Optimizer,
+) -> Result<LogicalPlan> {
+    // It tells what each of all the rules makes of its statement.
+    if matches!(plan, LogicalPlan::Explain(_)) {
+        return state.optimize(plan);
+    }
+    let analyzed =
+        state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
+    plain_rules.optimize(analyzed, state, |_, _| {})
 }
 
 /// Whether a statement asks one table for all that there is, without statements within it.
@@ -103,10 +145,15 @@ mod tests {
         ] {
             let asked = plan(&one, statement).await;
             assert_eq!(passes(&asked, 3), 1, "{statement}");
-            let once = one.state().optimize(&asked).unwrap();
+            let once = once(&asked, &one.state(), &plain_rules()).unwrap();
             let often = many.state().optimize(&plan(&many, statement).await).unwrap();
             assert_eq!(once.display_indent().to_string(), often.display_indent().to_string());
         }
+    }
+
+    #[test]
+    fn rules_that_plain_statements_do_not_need_are_rules() {
+        assert_eq!(plain_rules().rules.len() + NOT_OF_PLAIN.len(), Optimizer::new().rules.len());
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use futures::{Stream, StreamExt};
@@ -102,6 +102,8 @@ pub struct Queries {
     state: Arc<SessionState>,
     /// Sessions of statements that are planned, to be used again: making one copies every function.
     idle: Arc<Mutex<Vec<SessionState>>>,
+    /// The logical rules of statements that need not all.
+    plain_rules: Arc<Optimizer>,
     /// What every statement runs with.
     context: Arc<TaskContext>,
     /// How many partitions run at once, of what is planned from now on.
@@ -129,7 +131,8 @@ impl Queries {
         let context = state.task_ctx();
         let partitions = Arc::new(AtomicUsize::new(state.config().target_partitions()));
         let (state, idle) = (Arc::new(state), Arc::default());
-        Ok(Self { engine, state, idle, context, partitions, url, pinned: None })
+        let plain_rules = Arc::new(effort::plain_rules());
+        Ok(Self { engine, state, idle, plain_rules, context, partitions, url, pinned: None })
     }
 
     /// The same queries, all of which read `head`.
@@ -224,8 +227,7 @@ impl Queries {
             let planned = runtime.block_on(async {
                 let plan: LogicalPlan = state.statement_to_plan(statement).await?;
                 policy.check(&plan)?;
-                queries.set_passes(&mut state, &plan);
-                Ok::<_, Error>(state.create_physical_plan(&plan).await?)
+                queries.physical(&mut state, &plan).await
             });
             queries.put_back(state);
             planned
@@ -233,14 +235,22 @@ impl Queries {
         planned.await.map_err(|error| Error::Execution { message: error.to_string() })?
     }
 
-    /// Sets how often the logical rules are applied to a statement.
-    fn set_passes(&self, state: &mut SessionState, plan: &LogicalPlan) {
-        let most = self.state.config_options().optimizer.max_passes;
-        let passes = effort::passes(plan, most);
+    /// The physical plan of a statement.
+    async fn physical(
+        &self,
+        state: &mut SessionState,
+        plan: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>, Error> {
+        let passes = effort::passes(plan, self.state.config_options().optimizer.max_passes);
         // Changing a session's options copies them.
         if state.config_options().optimizer.max_passes != passes {
             state.config_mut().options_mut().optimizer.max_passes = passes;
         }
+        if passes > 1 {
+            return Ok(state.create_physical_plan(plan).await?);
+        }
+        let plan = effort::once(plan, state, &self.plain_rules)?;
+        Ok(state.query_planner().create_physical_plan(&plan, state).await?)
     }
 
     /// The session of one statement: names resolve in `head`, and it starts now.

@@ -1,4 +1,5 @@
-//! Reads that wait for no disk: of bytes that the kernel has in memory anyway.
+//! What the kernel tells without waiting for a disk: bytes that it has in memory anyway, and names that it
+//! knows to be none.
 //!
 //! A read of many small stretches, such as a range of event time over files that were just written, costs
 //! more in going to a thread that may block, and in waiting for a core there, than in copying the bytes. So
@@ -18,6 +19,27 @@ pub(crate) fn read(path: &Path, ranges: &[Range<u64>]) -> Option<Vec<Bytes>> {
     let lengths = ranges.iter().map(|range| range.end.checked_sub(range.start));
     let bytes = lengths.sum::<Option<u64>>()?;
     if bytes > BYTES_MAX { None } else { cached(path, ranges) }
+}
+
+/// Whether the kernel knows that there is no such file. If it does not know, there may be none all the same.
+///
+/// Whoever reads asks for the commit behind the newest that he knows, which mostly is not there.
+pub(crate) fn is_missing(path: &Path) -> bool {
+    knows_none(path)
+}
+
+#[cfg(target_os = "linux")]
+fn knows_none(path: &Path) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    found.err() == Some(rustix::io::Errno::NOENT)
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn knows_none(_: &Path) -> bool {
+    false
 }
 
 #[cfg(target_os = "linux")]
@@ -62,6 +84,24 @@ mod tests {
             }
             assert_eq!(found.len(), ranges.len());
         }
+    }
+
+    #[test]
+    fn what_is_there_is_never_missing_and_what_is_made_or_removed_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for round in 0..50 {
+            // The first look makes the kernel know that there is none, where it can know.
+            assert!(!path.exists());
+            is_missing(&path);
+            std::fs::write(&path, [1]).unwrap();
+            assert!(!is_missing(&path), "round {round}");
+            let moved = directory.path().join("moved");
+            std::fs::rename(&path, &moved).unwrap();
+            assert!(!is_missing(&moved), "round {round}");
+            std::fs::remove_file(&moved).unwrap();
+        }
+        assert!(!is_missing(directory.path()));
     }
 
     #[test]

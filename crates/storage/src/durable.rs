@@ -270,6 +270,10 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let path = self.disk.path_of(location);
+        if !location.as_ref().contains('#') && at_once::is_missing(&path) {
+            return Err(map_error(io::ErrorKind::NotFound.into(), location));
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -278,7 +282,7 @@ impl ObjectStore for DurableLocal {
         location: &Path,
         ranges: &[std::ops::Range<u64>],
     ) -> Result<Vec<Bytes>> {
-        // Names of staged files are the stock store's to refuse.
+        // Names of staged files are the stock store's to refuse, here as above.
         if !location.as_ref().contains('#')
             && let Some(found) = at_once::read(&self.disk.path_of(location), ranges)
         {

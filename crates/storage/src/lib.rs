@@ -7,7 +7,7 @@
 //! | `remote` | clients of S3, Google Cloud Storage and Azure |
 //! | [`explained`] | why a remote store refused, in words |
 //! | [`retrying`] | [`Retrying`]: repeats what is safe to repeat |
-//! | `at_once` | reads of what the kernel has in memory |
+//! | `at_once` | what the kernel tells without waiting |
 //! | [`durable`] | [`DurableLocal`]: a local directory whose puts survive a power cut |
 //! | [`fs`] | [`FileSystem`]: the seam under it, with the real [`fs::OsFileSystem`] |
 //! | [`cache`] | [`ReadCache`]: a remote store's immutable objects, kept on local disk |
