@@ -388,6 +388,7 @@ impl Compactor {
             sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose: Purpose::Merge,
             warm: warm.clone(),
+            way: Some(self.ground.way.clone()),
         };
         let sorted = if rewriting.is_by_key() { sort_bytes } else { 0 };
         memory.set((file / 8 * 11 + open.min(reach / 4) + sorted).min(reach));
