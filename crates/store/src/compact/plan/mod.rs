@@ -53,6 +53,8 @@ pub(crate) struct FileFacts {
     pub(crate) bytes: u64,
     /// Bytes of its largest part that is read at once, about: those of a row group.
     pub(crate) group_bytes: u64,
+    /// Whether it is being merged already: it lies where it lies, and is no input.
+    pub(crate) is_busy: bool,
 }
 
 /// When files are merged.
@@ -62,6 +64,8 @@ pub(crate) enum Eagerness {
     WhenDue,
     /// As soon as fewer files or less overlap come of it.
     Fully,
+    /// When it pays, and only what keeps few files over one instant, while others are being merged.
+    Depth,
 }
 
 /// What files shall become.
@@ -197,6 +201,7 @@ pub(crate) fn next_job(files: &[FileFacts], goal: &Goal) -> Option<Job> {
             .or_else(|| planner.full_gap())
             .or_else(|| planner.sequence()),
         Eagerness::Fully => planner.cluster().or_else(|| planner.small_neighbours()),
+        Eagerness::Depth => planner.deep(),
     }
 }
 
@@ -255,7 +260,7 @@ impl Slots {
         }
         let mut slots = Self { base, bounds, pieces: Vec::new() };
         let mut pieces: Vec<Piece> = (0..files.len())
-            .filter(|file| !is_base[*file])
+            .filter(|file| !is_base[*file] && !files[*file].is_busy)
             .map(|file| Piece {
                 file,
                 first: slots.slot_of_start(files[file].range),

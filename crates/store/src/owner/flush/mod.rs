@@ -318,3 +318,6 @@ impl Room {
         Ok(RoomTaken { _permits: permits, memory })
     }
 }
+
+#[cfg(test)]
+mod tests;
