@@ -7,7 +7,6 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
-use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use tidelog_core::{EventTime, TimeRange};
@@ -53,8 +52,14 @@ impl SeriesSource {
         config.file_groups = groups;
         if let Some(cut) = self.cut.as_ref().filter(|_| cut) {
             let source = TieredSource::of(&config)?;
-            let source = self.reading_beside(source.clone(), &self.projection()?);
-            let all = self.predicate().into_iter().chain([Arc::clone(&cut.predicate)]);
+            let predicate = self.predicate();
+            // A range of time keeps most rows of the pages that it touches. A predicate on others may
+            // drop them all, and what was fetched beside would be fetched in vain.
+            let source = match &predicate {
+                None => source.with_readers(Arc::new(self.readers_of_projected()?)),
+                Some(_) => source.clone(),
+            };
+            let all = predicate.into_iter().chain([Arc::clone(&cut.predicate)]);
             let source = source.with_predicate(conjunction(all)).within(cut.range);
             config.file_source = Arc::new(source);
         }
@@ -92,23 +97,11 @@ impl SeriesSource {
         Ok(Some(Self { cut: Some(cut), ..self.clone() }))
     }
 
-    /// A source of files that the cut crosses, which asks once for their times and for all that `projection`
-    /// takes of the same rows.
-    ///
-    /// A range of time keeps most rows of the pages that it touches. A predicate on others may drop them all,
-    /// and what was fetched beside would be fetched in vain.
-    pub(super) fn reading_beside(
-        &self,
-        source: TieredSource,
-        projection: &ProjectionExprs,
-    ) -> TieredSource {
-        if self.predicate().is_some() {
-            return source;
-        }
+    fn readers_of_projected(&self) -> Result<CheckedReaders> {
+        let projection = self.projection()?;
         let columns = projection.iter().flat_map(|expr| collect_columns(&expr.expr));
         let names = columns.map(|column| column.name().to_owned()).collect();
-        let readers = CheckedReaders::new(self.facts.readers.clone()).with_columns(names);
-        source.with_readers(Arc::new(readers))
+        Ok(CheckedReaders::new(self.facts.readers.clone()).with_columns(names))
     }
 
     /// The parallel scan as two: the files that are cut, and those that are not.

@@ -162,7 +162,7 @@ impl SeriesSource {
         };
         let projection = ProjectionExprs::new(exprs);
         let source = match cut {
-            Some(cut) => self.reading_beside(source, &projection).within(cut.range),
+            Some(cut) => source.within(cut.range),
             None => source,
         };
         let (chains, held) = self.within_memory(chains, projection.as_ref().len(), context);

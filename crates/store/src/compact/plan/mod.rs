@@ -37,6 +37,9 @@ pub(crate) const FAN_IN: usize = 8;
 /// How many pieces of like size may lie over one instant: the fewer, the faster are reads, and the more
 /// is written.
 const DEPTH_MAX: usize = 10;
+/// The same while others are being merged: fewer and larger merges of what has come meanwhile leave fewer files
+/// behind.
+const DEPTH_MAX_BESIDE: usize = 16;
 /// Pieces are cut to lie over fewer base files, but not smaller than this part of the target.
 const PIECE_PART: u64 = 32;
 /// A merge reads at most so many files at one instant of event time, ...
@@ -196,12 +199,12 @@ pub(crate) fn next_job(files: &[FileFacts], goal: &Goal) -> Option<Job> {
     match goal.eagerness {
         // What cures depth is the most urgent, and small: while base files are written anew, many come.
         Eagerness::WhenDue => planner
-            .deep()
+            .deep(DEPTH_MAX)
             .or_else(|| planner.absorption())
             .or_else(|| planner.full_gap())
             .or_else(|| planner.sequence()),
         Eagerness::Fully => planner.cluster().or_else(|| planner.small_neighbours()),
-        Eagerness::Depth => planner.deep(),
+        Eagerness::Depth => planner.deep(DEPTH_MAX_BESIDE),
     }
 }
 
@@ -348,11 +351,11 @@ impl Planner<'_> {
     }
 
     /// Many pieces of like size over one instant, and the smaller ones over it; the smallest first.
-    fn deep(&self) -> Option<Job> {
+    fn deep(&self, depth_max: usize) -> Option<Job> {
         for tier in self.tiers(&self.slots.pieces) {
             let alike = self.slots.pieces.iter().filter(|piece| self.tier_of(piece) == tier);
             let (depth, instant) = deepest(alike.map(|piece| self.files[piece.file].range));
-            if depth < DEPTH_MAX {
+            if depth < depth_max {
                 continue;
             }
             let is_over = |piece: &&Piece| {
