@@ -26,6 +26,7 @@ use crate::hot::HotState;
 use crate::memory;
 use crate::owner::abandoned::{self, Abandoned};
 use crate::owner::{LiveLimits, Owner, TierLimits, TierOptions, TierStatistics};
+use crate::right_of_way::RightOfWay;
 use crate::series_schema::SeriesSchema;
 use crate::upkeep::UpkeepMode;
 use crate::warm::{Keeper, WarmOptions, WarmTier};
@@ -106,6 +107,7 @@ pub(crate) struct Ground {
     pub(crate) files: FileReaders,
     pub(crate) memory: MemoryBudget,
     pub(crate) warm: WarmTier,
+    pub(crate) way: RightOfWay,
 }
 
 impl Ground {
@@ -189,7 +191,7 @@ impl Engine {
         let files = FileReaders::new(Arc::clone(&store), log.clone(), pins.clone(), &memory);
         let warm = WarmTier::new(&options.warm, &memory);
         let inner = Inner {
-            ground: Ground { store, log, env, files, memory, warm },
+            ground: Ground { store, log, env, files, memory, warm, way: RightOfWay::default() },
             pins,
             staged: options.staged.clone(),
             upkeep: options.upkeep,
@@ -239,6 +241,12 @@ impl Engine {
     #[must_use]
     pub fn warm(&self) -> &WarmTier {
         &self.inner.ground.warm
+    }
+
+    /// What a read takes that merges and flushes are to give way to.
+    #[must_use]
+    pub fn right_of_way(&self) -> &RightOfWay {
+        &self.inner.ground.way
     }
 
     /// Clock and randomness.

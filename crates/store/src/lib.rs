@@ -19,6 +19,7 @@
 //! | [`memory`] | how the memory budget is divided |
 //! | [`names`] | which objects never change |
 //! | [`revise`] | rows deleted and replaced, earlier versions restored |
+//! | `right_of_way` | work in the background lets reads pass |
 //! | [`tiers`] | how much is in memory and in the write-ahead log |
 //! | [`upkeep`] | the log kept short: merging, checkpoints, expiry |
 //! | [`vacuum`] | data files that nothing can read any more, deleted |
@@ -65,6 +66,7 @@ mod free;
 mod pace;
 mod prepare;
 mod recover;
+mod right_of_way;
 mod tree_draft;
 
 pub use append::{Append, AppendResults};
@@ -81,6 +83,7 @@ pub use hot::{HotFile, HotSeries, HotState};
 pub use owner::{TierLimits, TierOptions, TierStatistics, WalDurability};
 pub use recover::{RecoverOptions, RecoveredSeries, Renumbered, WalRecovery, recover_wal};
 pub use revise::{RevisionReceipt, RowCondition, RowFilter};
+pub use right_of_way::{Reading, RightOfWay};
 pub use series_schema::{PATH_COLUMN, SeriesSchema, UNTIL_COLUMN, VERSION_COLUMN, time_values};
 pub use tidelog_wal::{Damage, Holder, Report, SegmentReport, Tail};
 pub use tiers::{TierOwner, Tiers};

@@ -18,7 +18,10 @@ use datafusion::physical_expr::{
 };
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use futures::StreamExt;
+use tidelog_store::Reading;
 
 use super::layout::Segment;
 use super::source::{Layout, SeriesSource};
@@ -33,17 +36,19 @@ impl DataSource for SeriesSource {
     }
 
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
-        match &self.layout {
-            Layout::Parallel => self.open_parallel(args),
+        let reading = self.facts.engine.right_of_way().take();
+        let rows = match &self.layout {
+            Layout::Parallel => self.open_parallel(args)?,
             Layout::NewestFirst => {
                 let groups = self.config.file_groups.clone();
-                self.config_with(groups, self.cut().is_some())?.open_with_args(args)
+                self.config_with(groups, self.cut().is_some())?.open_with_args(args)?
             }
             Layout::Segments { partitions, .. } => {
-                self.open_segments(&partitions[args.partition], &args.context)
+                self.open_segments(&partitions[args.partition], &args.context)?
             }
-            Layout::Newest(newest) => newest.open(self, args),
-        }
+            Layout::Newest(newest) => newest.open(self, args)?,
+        };
+        Ok(until_read(rows, reading))
     }
 
     fn create_sibling_state(&self, config: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
@@ -246,6 +251,18 @@ impl DataSource for SeriesSource {
     ) -> Result<TreeNodeRecursion> {
         self.config.apply_expressions(f)
     }
+}
+
+/// The same rows, of a read that is under way until they have been read, or nobody wants more of them.
+fn until_read(rows: SendableRecordBatchStream, reading: Reading) -> SendableRecordBatchStream {
+    let schema = rows.schema();
+    let rows = futures::stream::unfold(Some((rows, reading)), |state| async move {
+        let (mut rows, reading) = state?;
+        // At the end both are dropped.
+        let batch = rows.next().await?;
+        Some((batch, Some((rows, reading))))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }
 
 /// What becomes of a filter that comes down.

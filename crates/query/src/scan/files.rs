@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit as ArrowUnit};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::scalar::ScalarValue;
 use tidelog_core::TimeRange;
 use tidelog_oplog::{ColumnStats, FileOrder, FileRow, StatValue};
@@ -15,6 +16,9 @@ use tidelog_storage::object_store::path::Path;
 use tidelog_store::{HotFile, SeriesSchema, SeriesView};
 
 use super::tiers::HotPiece;
+
+/// More rows of pieces in memory are merged as they are read, not sorted before.
+const JOINED_ROWS_MAX: usize = 16 * 1024;
 
 /// A file that a scan reads, or a piece in memory that is read as one.
 #[derive(Debug, Clone)]
@@ -130,15 +134,55 @@ pub(crate) fn scan_file(view: &SeriesView, row: &Arc<FileRow>, stored: &Stored<'
 pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, stored: &Stored<'_>) -> ScanFile {
     let row = rows.row();
     let mut scan = scan_file(view, row, stored);
-    let piece = HotPiece {
-        rows: Arc::clone(rows),
-        time: view.schema().time_index(),
-        unit: view.schema().time_unit(),
-    };
+    let piece = HotPiece { rows: Arc::clone(rows), schema: view.schema().clone() };
     // Nothing lies there; it is what plans call the piece.
     let name = format!("hot{}/{}-{}", view.path(), row.min_version, row.max_version);
     scan.file.object_meta.location = Path::from(name);
     ScanFile { file: scan.file.with_extension(piece), hot: true, ..scan }
+}
+
+/// Pieces in memory that lie over one another, as one of their rows in `range` if these are few: to sort
+/// them costs less than to merge each. All others are as they were.
+pub(super) fn with_pieces_joined(
+    files: Vec<ScanFile>,
+    range: TimeRange,
+    columns: &Schema,
+) -> Result<Vec<ScanFile>> {
+    let (mut hot, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.hot);
+    hot.sort_by_key(|file| file.row.min_version);
+    match joined(&hot, range, columns)? {
+        Some(joined) => files.push(joined),
+        None => files.append(&mut hot),
+    }
+    Ok(files)
+}
+
+/// `None` if they are not of one series, or too many rows.
+fn joined(hot: &[ScanFile], range: TimeRange, columns: &Schema) -> Result<Option<ScanFile>> {
+    let (Some(first), true) = (hot.first(), hot.len() > 1) else { return Ok(None) };
+    let piece = |file: &ScanFile| file.file.extension::<HotPiece>().cloned();
+    let Some(pieces) = hot.iter().map(piece).collect::<Option<Vec<HotPiece>>>() else {
+        return Ok(None);
+    };
+    if hot.iter().any(|file| file.row.node != first.row.node) {
+        return Ok(None);
+    }
+    let schema = pieces[0].schema.clone();
+    let rows: Vec<Arc<HotFile>> = pieces.into_iter().map(|piece| piece.rows).collect();
+    let joined = HotFile::within(&schema, &rows, range, JOINED_ROWS_MAX);
+    let Some(rows) = joined.map_err(|error| DataFusionError::External(Box::new(error)))? else {
+        return Ok(None);
+    };
+    let (row, rows) = (Arc::clone(rows.row()), Arc::new(rows));
+    let mut file = first.file.clone();
+    file.object_meta.size = row.size;
+    file.partition_values[0] = ScalarValue::Int64(Some(row.version_base));
+    let file = file
+        .with_statistics(Arc::new(statistics(&schema, &row, &Stored::new(columns, |_| true))))
+        .with_extension(Arc::clone(&row))
+        .with_extension(HotPiece { rows, schema });
+    let partly_visible = hot.iter().any(|file| file.partly_visible);
+    Ok(Some(ScanFile { clean: row.unique, row, file, partly_visible, ..first.clone() }))
 }
 
 /// Statistics of columns of a series of `schema`, from the log row of a file alone.

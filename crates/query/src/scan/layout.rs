@@ -148,7 +148,7 @@ pub(super) fn sorted_instead(
 }
 
 /// Packs files, which are in order of their starts, into the fewest chains without overlap.
-fn chains(files: Vec<ScanFile>, ties: Ties) -> Vec<Vec<ScanFile>> {
+pub(super) fn chains(files: Vec<ScanFile>, ties: Ties) -> Vec<Vec<ScanFile>> {
     let mut chains: Vec<Vec<ScanFile>> = Vec::new();
     let mut ends = BinaryHeap::new();
     for file in files {

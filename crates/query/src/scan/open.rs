@@ -27,9 +27,10 @@ use futures::{StreamExt, TryStreamExt};
 use tidelog_merge::MergeSpec;
 use tidelog_store::FileReaders;
 
+use super::cut::TimeCut;
 use super::facts::{group, version_expr};
-use super::files::{Part, ScanFile};
-use super::layout::{Segment, sorted_instead};
+use super::files::{Part, ScanFile, with_pieces_joined};
+use super::layout::{self, Segment, by_time, sorted_instead};
 use super::merge_stream::merged;
 use super::source::{SeriesSource, scan_config};
 
@@ -153,18 +154,19 @@ impl SeriesSource {
         }
         let is_cut = chains.iter().flatten().any(|file| self.is_cut(&file.file));
         let cut = self.cut.as_ref().filter(|_| is_cut);
+        let chains = self.with_little_to_open(chains, cut)?;
         let cut_to = cut.map(|cut| Arc::clone(&cut.predicate));
         let source = match conjunction_opt(self.predicate().into_iter().chain(cut_to)) {
             Some(predicate) => self.facts.template.with_predicate(predicate),
             None => self.facts.template.clone(),
         };
+        let projection = ProjectionExprs::new(exprs);
         let source = match cut {
             Some(cut) => source.within(cut.range),
             None => source,
         };
-        let (chains, held) = self.within_memory(chains, exprs.len(), context);
+        let (chains, held) = self.within_memory(chains, projection.as_ref().len(), context);
         let groups = chains.iter().cloned().map(group).collect();
-        let projection = ProjectionExprs::new(exprs);
         let mut config = scan_config(&self.facts, source, &projection, groups, true)?;
         let batch_rows = context.session_config().batch_size();
         if chains.len() > WIDE {
@@ -191,6 +193,34 @@ impl SeriesSource {
         // Given back when the last row has gone.
         let rows = rows.inspect(move |_| debug_assert!(held.size() > 0));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// The chains of a cluster, of which only rows in `cut` are wanted, with pieces in memory put together if few
+    /// of their rows are, and files without what can tell nothing that is not known: to open a file takes a
+    /// fraction of a millisecond, and there are many.
+    fn with_little_to_open(
+        &self,
+        chains: Vec<Vec<ScanFile>>,
+        cut: Option<&TimeCut>,
+    ) -> Result<Vec<Vec<ScanFile>>> {
+        if self.predicate().is_some() {
+            return Ok(chains);
+        }
+        let table = self.config.file_source.table_schema();
+        // Nobody asks for the number of a row in its piece, nor for its name.
+        let is_plain = self.column_names().is_some() && table.virtual_columns().is_empty();
+        let pieces = chains.iter().flatten().filter(|file| file.hot).count();
+        let mut chains = match cut.filter(|_| is_plain && pieces > 1) {
+            Some(cut) => {
+                let files = chains.into_iter().flatten().collect();
+                let files = with_pieces_joined(files, cut.range, table.file_schema())?;
+                layout::chains(by_time(files), self.ties())
+            }
+            None => chains,
+        };
+        // All have rows in the range, as far as statistics tell.
+        chains.iter_mut().flatten().for_each(|file| file.file.statistics = None);
+        Ok(chains)
     }
 
     /// Chains that can be open at once, each with a page of each of `columns`; where there is no memory for

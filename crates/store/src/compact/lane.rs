@@ -1,22 +1,25 @@
 //! Compaction in the background of whoever writes.
 //!
 //! The writer notes the series whose files it has added to. The lane plans a series when a few files
-//! have come, and does what is due, one merge after the other. Where several write, all would merge the same
+//! have come, and does what is due, one merge after the other; but while large files are
+//! written anew, which takes long, those that come meanwhile are merged beside them. Where several write, all would merge the same
 //! files: there, it is looked at by whoever lands one of so many commits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidelog_core::NodeId;
+use futures::future::join;
+use tidelog_core::{FileId, NodeId};
 use tidelog_oplog::Snapshot;
 use tokio::sync::watch;
 
 use super::plan::FAN_IN;
 use super::throttle::Throttle;
-use super::{CompactionOptions, Compactor, Ended};
+use super::{CompactionOptions, Compactor, Ended, Found, PlannedJob};
 use crate::commit::WeakWriter;
 use crate::engine::Ground;
+use crate::error::Error;
 
 /// Where several write, who lands a commit whose number is a multiple looks at the series in it.
 const COMMITS_OF_MANY: i64 = 64;
@@ -94,7 +97,7 @@ impl Touched {
     }
 
     /// Says that the files of a series are being merged, as long as the answer is kept.
-    fn settle(&self, node: NodeId) -> Settling {
+    pub(crate) fn settle(&self, node: NodeId) -> Settling {
         self.settling.send_replace(Some(node));
         Settling(self.settling.clone())
     }
@@ -105,11 +108,11 @@ impl Touched {
 }
 
 /// The files of a series are being merged.
-struct Settling(watch::Sender<Option<NodeId>>);
+pub(crate) struct Settling(watch::Sender<Option<NodeId>>);
 
 impl Settling {
     /// Files were merged.
-    fn note_merge(&self) {
+    pub(crate) fn note_merge(&self) {
         self.0.send_modify(|_| ());
     }
 }
@@ -172,7 +175,8 @@ async fn run(
             known.files = 0;
             let too_late = known.too_late;
             let settling = touched.settle(node);
-            let too_late = settle(&compactor, &writer, node, too_late, &settling).await;
+            let lane = Lane { compactor: &compactor, writer: &writer, node, settling, news: &news };
+            let too_late = lane.settle(too_late).await;
             if let Some(known) = waiting.get_mut(&node) {
                 known.too_late = too_late;
             }
@@ -180,25 +184,75 @@ async fn run(
     }
 }
 
-/// Does all that is due in a series; how often in a row others were faster.
-async fn settle(
-    compactor: &Compactor,
-    writer: &WeakWriter,
+/// A series whose files are being merged.
+struct Lane<'a> {
+    compactor: &'a Compactor,
+    writer: &'a WeakWriter,
     node: NodeId,
-    mut too_late: u32,
-    settling: &Settling,
-) -> u32 {
-    loop {
-        match compactor.due(writer, node).await {
-            Ok(None) => return too_late,
-            Ok(Some(Ended::Merged(_))) => {
-                settling.note_merge();
-                too_late = 0;
+    settling: Settling,
+    /// Files were added to some series.
+    news: &'a watch::Receiver<()>,
+}
+
+impl Lane<'_> {
+    /// Does all that is due in the series; how often in a row others were faster.
+    async fn settle(&self, mut too_late: u32) -> u32 {
+        loop {
+            match self.step().await {
+                Ok(None) => return too_late,
+                Ok(Some(Ended::Merged(_))) => too_late = 0,
+                Ok(Some(Ended::GivenUp)) => return (too_late + 1).min(PATIENCE_MAX),
+                Err(error) => {
+                    tracing::warn!(%error, "merging files failed; it is tried again");
+                    return (too_late + 1).min(PATIENCE_MAX);
+                }
             }
-            Ok(Some(Ended::GivenUp)) => return (too_late + 1).min(PATIENCE_MAX),
-            Err(error) => {
-                tracing::warn!(%error, "merging files failed; it is tried again");
-                return (too_late + 1).min(PATIENCE_MAX);
+        }
+    }
+
+    /// Does one thing that is due, and meanwhile, unless it is quick, what keeps few files over one instant.
+    async fn step(&self) -> Result<Option<Ended>, Error> {
+        let Some((found, job)) = self.compactor.due(self.node).await? else { return Ok(None) };
+        if job.is_quick(self.compactor.options.target_bytes) {
+            return self.merge(&found, job).await.map(Some);
+        }
+        let (busy, is_done) = (job.files(), watch::Sender::new(false));
+        let merging = async {
+            let ended = self.merge(&found, job).await;
+            is_done.send_replace(true);
+            ended
+        };
+        // A merge that has begun is not left half done.
+        let (ended, ()) = join(merging, self.stay_shallow(&busy, is_done.subscribe())).await;
+        ended.map(Some)
+    }
+
+    async fn merge(&self, found: &Found, job: PlannedJob) -> Result<Ended, Error> {
+        let ended = self.compactor.merge(self.writer, found, job).await?;
+        if let Ended::Merged(_) = ended {
+            self.settling.note_merge();
+        }
+        Ok(ended)
+    }
+
+    /// Merges files that lie over one instant as they come, but for `busy` ones, until something is done.
+    async fn stay_shallow(&self, busy: &HashSet<FileId>, mut is_done: watch::Receiver<bool>) {
+        let mut news = self.news.clone();
+        while !*is_done.borrow() {
+            match self.compactor.due_beside(self.node, busy).await {
+                Ok(Some((found, job))) => match self.merge(&found, job).await {
+                    Ok(Ended::Merged(_)) => continue,
+                    Ok(Ended::GivenUp) => {}
+                    Err(error) => tracing::warn!(%error, "merging files failed; it is tried again"),
+                },
+                Ok(None) => {}
+                // Told where what is due is looked for.
+                Err(_) => return,
+            }
+            tokio::select! {
+                // Whoever adds files has gone: nothing is added any more.
+                changed = news.changed() => if changed.is_err() { return },
+                _ = is_done.changed() => return,
             }
         }
     }

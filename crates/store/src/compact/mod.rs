@@ -227,6 +227,8 @@ struct Found {
     node: NodeId,
     schema: SeriesSchema,
     state: Arc<SeriesState>,
+    /// Files that are being merged.
+    busy: HashSet<FileId>,
 }
 
 /// A job, with the files that it is about.
@@ -236,6 +238,21 @@ struct PlannedJob {
 }
 
 impl PlannedJob {
+    /// Bytes of memory for it, of so many within reach: a file in the making, and what is open of each input.
+    fn bytes_needed(&self, reach: u64) -> u64 {
+        let open: u64 = self.inputs.iter().map(|file| group_bytes(file)).sum();
+        self.job.bytes.div_ceil(self.job.files.max(1)) / 8 * 11 + open.min(reach / 4)
+    }
+
+    /// Whether few files come meanwhile: it cures depth, and is small beside a good file.
+    fn is_quick(&self, target_bytes: u64) -> bool {
+        matches!(self.job.reason, Reason::Overlapping { .. }) && self.job.bytes <= target_bytes / 2
+    }
+
+    fn files(&self) -> HashSet<FileId> {
+        self.inputs.iter().map(|file| file.file).collect()
+    }
+
     fn told(&self) -> Merge {
         Merge {
             files: self.inputs.len() as u64,
@@ -276,7 +293,7 @@ impl Compactor {
         let Some(path) = snapshot.tree().path_of(node) else { return Ok(None) };
         let Some(schema) = schema_of(&path, &found)? else { return Ok(None) };
         let state = self.ground.log.series(&snapshot, node).await?;
-        Ok(Some(Found { path, node, schema, state }))
+        Ok(Some(Found { path, node, schema, state, busy: HashSet::new() }))
     }
 
     /// What is to be merged, the most urgent first.
@@ -297,7 +314,8 @@ impl Compactor {
         let of = |files, dedup| {
             let goal = goal(dedup);
             let groups = by_partition(files, &layout).into_iter();
-            groups.flat_map(move |files| jobs_of(&files, &layout, &goal)).collect::<Vec<_>>()
+            let jobs = |files: Vec<_>| jobs_of(&files, &found.busy, &layout, &goal);
+            groups.flat_map(jobs).collect::<Vec<_>>()
         };
         let mut jobs = of(standing, found.schema.dedup());
         jobs.extend(of(replaced, false));
@@ -349,13 +367,29 @@ impl Compactor {
         Ok(done)
     }
 
-    /// Does what is due in a series; whether there may be more.
-    async fn due(&self, writer: &WeakWriter, node: NodeId) -> Result<Option<Ended>, Error> {
+    /// What is due in a series.
+    async fn due(&self, node: NodeId) -> Result<Option<(Found, PlannedJob)>, Error> {
         let Some(found) = self.series(node).await? else { return Ok(None) };
-        let Some(job) = self.jobs(&found, Eagerness::WhenDue).into_iter().next() else {
-            return Ok(None);
-        };
-        self.merge(writer, &found, job).await.map(Some)
+        let job = self.jobs(&found, Eagerness::WhenDue).into_iter().next();
+        Ok(job.map(|job| (found, job)))
+    }
+
+    /// What is due beside a merge of `busy` files, if there is the memory: what many files over one instant
+    /// would otherwise wait for.
+    async fn due_beside(
+        &self,
+        node: NodeId,
+        busy: &HashSet<FileId>,
+    ) -> Result<Option<(Found, PlannedJob)>, Error> {
+        let Some(mut found) = self.series(node).await? else { return Ok(None) };
+        found.busy.clone_from(busy);
+        let job = self.jobs(&found, Eagerness::Depth).into_iter().next();
+        let reach = self.ground.memory.within_reach(Holder::Compaction);
+        let free = reach.saturating_sub(self.ground.memory.usage().held_by(Holder::Compaction));
+        let is_in_time = found.schema.layout().order == FileOrder::Time;
+        let sorted = if is_in_time { 0 } else { sort_bytes(reach) };
+        let fits = |job: &PlannedJob| job.bytes_needed(reach).saturating_add(sorted) <= free;
+        Ok(job.filter(fits).map(|job| (found, job)))
     }
 
     /// Does one thing that is due and makes no file beyond the target.
@@ -375,9 +409,8 @@ impl Compactor {
         planned: PlannedJob,
     ) -> Result<Ended, Error> {
         let mut memory = self.ground.memory.account(Holder::Compaction);
-        let open: u64 = planned.inputs.iter().map(|file| facts(file).group_bytes).sum();
         let reach = self.ground.memory.within_reach(Holder::Compaction);
-        let file = planned.job.bytes.div_ceil(planned.job.files.max(1));
+        let needed = planned.bytes_needed(reach);
         let sort_bytes = sort_bytes(reach);
         let warm = &self.ground.warm;
         let warm = warm.are_warm(&planned.inputs).then(|| warm.ahead());
@@ -390,9 +423,10 @@ impl Compactor {
             sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose: Purpose::Merge,
             warm: warm.clone(),
+            way: Some(self.ground.way.clone()),
         };
         let sorted = if rewriting.is_by_key() { sort_bytes } else { 0 };
-        memory.set((file / 8 * 11 + open.min(reach / 4) + sorted).min(reach));
+        memory.set((needed + sorted).min(reach));
         let puts_since = self.ground.log.snapshot().next_commit();
         let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
             Ok(written) => written.files,
@@ -452,8 +486,13 @@ fn by_partition(files: Vec<Arc<FileRow>>, layout: &Layout) -> Vec<Vec<Arc<FileRo
 }
 
 /// What is to be merged of the files of a group, and then what is to be written anew alone.
-fn jobs_of(files: &[Arc<FileRow>], layout: &Layout, goal: &Goal) -> Vec<PlannedJob> {
-    let facts: Vec<FileFacts> = files.iter().map(|file| facts(file)).collect();
+fn jobs_of(
+    files: &[Arc<FileRow>],
+    busy: &HashSet<FileId>,
+    layout: &Layout,
+    goal: &Goal,
+) -> Vec<PlannedJob> {
+    let facts: Vec<FileFacts> = files.iter().map(|file| facts(file, busy)).collect();
     let mut jobs = plan(&facts, goal);
     let planned: HashSet<usize> = jobs.iter().flat_map(|job| job.inputs.iter().copied()).collect();
     let is_due = |file: &FileRow| match goal.eagerness {
@@ -463,6 +502,7 @@ fn jobs_of(files: &[Arc<FileRow>], layout: &Layout, goal: &Goal) -> Vec<PlannedJ
         Eagerness::WhenDue => {
             is_large(file.size, goal.target_bytes) && !is_sorted_and_parted(file, layout)
         }
+        Eagerness::Depth => false,
     };
     let left =
         files.iter().enumerate().filter(|(place, file)| !planned.contains(place) && is_due(file));
@@ -493,7 +533,15 @@ pub(crate) fn sort_bytes(reach: u64) -> u64 {
     (reach / 4).clamp(SORT_BYTES_MIN, SORT_BYTES_MAX)
 }
 
-fn facts(file: &FileRow) -> FileFacts {
-    let groups = u64::from(file.row_groups.max(1));
-    FileFacts { range: file.range, bytes: file.size, group_bytes: file.size.div_ceil(groups) }
+fn facts(file: &FileRow, busy: &HashSet<FileId>) -> FileFacts {
+    FileFacts {
+        range: file.range,
+        bytes: file.size,
+        group_bytes: group_bytes(file),
+        is_busy: busy.contains(&file.file),
+    }
+}
+
+fn group_bytes(file: &FileRow) -> u64 {
+    file.size.div_ceil(u64::from(file.row_groups.max(1)))
 }

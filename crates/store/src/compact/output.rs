@@ -13,7 +13,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::{concat, concat_batches, partition};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use tidelog_core::TreePath;
+use tidelog_core::{NodeId, TreePath};
 use tidelog_oplog::FileOrder;
 
 use crate::encode::{EncodedFile, Expected, FileWriter, Style};
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::hot::memory_of;
 use crate::prepare::{PreparedRows, is_unique};
 use crate::series_schema::SeriesSchema;
+use crate::warm::{Ahead, Keeping};
 
 /// How a file is written is chosen when so many rows have come, ...
 const STYLE_ROWS: usize = 16_384;
@@ -66,17 +67,40 @@ pub(super) struct Output {
     last: Option<RecordBatch>,
     /// The first event time behind the partition that the file lies in.
     border: Option<i64>,
-    ready: VecDeque<EncodedFile>,
+    /// Where files that are to be warm have their rows kept, and those of the open one.
+    warm: Option<(Ahead, NodeId)>,
+    kept: Option<Keeping>,
+    ready: VecDeque<Written>,
+}
+
+/// A file that is complete.
+pub(super) struct Written {
+    pub(super) file: EncodedFile,
+    /// Its rows, if it is to be warm.
+    pub(super) kept: Option<Keeping>,
 }
 
 impl Output {
     pub(super) fn new(shape: Shape) -> Self {
-        let (waiting, ready) = (Vec::new(), VecDeque::new());
-        Self { shape, waiting, file: None, rows: 0, last: None, border: None, ready }
+        Self {
+            shape,
+            waiting: Vec::new(),
+            file: None,
+            rows: 0,
+            last: None,
+            border: None,
+            warm: None,
+            kept: None,
+            ready: VecDeque::new(),
+        }
     }
 
-    /// A file that is complete.
-    pub(super) fn take_ready(&mut self) -> Option<EncodedFile> {
+    /// Keeps the rows of each file beside it, so that it need not be decoded to be made warm.
+    pub(super) fn with_rows_kept(self, warm: Option<(Ahead, NodeId)>) -> Self {
+        Self { warm, ..self }
+    }
+
+    pub(super) fn take_ready(&mut self) -> Option<Written> {
         self.ready.pop_front()
     }
 
@@ -182,6 +206,14 @@ impl Output {
 
     fn put(&mut self, rows: RecordBatch) -> Result<(), Error> {
         let Some(last) = rows.num_rows().checked_sub(1) else { return Ok(()) };
+        if self.rows == 0 {
+            let Shape { schema, file_rows, .. } = &self.shape;
+            let keep = |(ahead, node): &(Ahead, _)| ahead.keep(schema, *node, *file_rows as u64);
+            self.kept = self.warm.as_ref().and_then(keep);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.add(&rows);
+        }
         self.rows += rows.num_rows();
         let last = rows.slice(last, 1);
         match &mut self.file {
@@ -246,7 +278,9 @@ impl Output {
             self.begin()?;
         }
         (self.last, self.rows, self.border) = (None, 0, None);
-        self.ready.extend(self.file.take().map(FileWriter::finish).transpose()?);
+        let kept = self.kept.take();
+        let file = self.file.take().map(FileWriter::finish).transpose()?;
+        self.ready.extend(file.map(|file| Written { file, kept }));
         Ok(())
     }
 }

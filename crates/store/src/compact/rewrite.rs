@@ -22,15 +22,16 @@ use tidelog_core::{FileId, NodeId, TimeRange, TreePath};
 use tidelog_oplog::{FileOrder, FileRow};
 
 use super::ending::{Earlier, Ending};
+use super::output::Written;
 use super::plan::Job;
 use super::sliced::SlicedWork;
 use super::throttle::Throttle;
 use super::work::{Given, Outcome, TimeWork, Want};
 use super::worker::Worker;
-use crate::encode::EncodedFile;
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::file_reader::FileReader;
+use crate::right_of_way::RightOfWay;
 use crate::series_schema::SeriesSchema;
 use crate::warm::Ahead;
 
@@ -48,6 +49,8 @@ pub(crate) struct Rewrite {
     pub(crate) purpose: Purpose,
     /// Takes segments of the files that are written, if they are to be warm.
     pub(crate) warm: Option<Ahead>,
+    /// Reads that are to pass first, unless somebody waits for the files.
+    pub(crate) way: Option<RightOfWay>,
 }
 
 /// What files are written anew for.
@@ -125,11 +128,10 @@ pub(crate) async fn rewrite(
                 }
             }
             Outcome::File(file) => {
-                let warm = rewrite.warm.as_ref();
-                written.files.push(put(ground, rewrite, *file, warm, throttle).await?);
+                written.files.push(put(ground, rewrite, *file, throttle).await?);
             }
             Outcome::Ended(file) => {
-                written.ended.push(put(ground, rewrite, *file, None, throttle).await?);
+                written.ended.push(put(ground, rewrite, *file, throttle).await?);
             }
             Outcome::Done => break,
         }
@@ -165,14 +167,13 @@ async fn answer(
 async fn put(
     ground: &Ground,
     rewrite: &Rewrite,
-    file: EncodedFile,
-    warm: Option<&Ahead>,
+    Written { file, kept }: Written,
     throttle: &Throttle,
 ) -> Result<FileRow, Error> {
     let id = FileId::random(ground.env.randomness.as_ref());
     let row = file.row(id, &rewrite.path, rewrite.node);
-    if let Some(warm) = warm {
-        warm.seal_written(&rewrite.schema, &row, &file).await;
+    if let (Some(warm), Some(kept)) = (&rewrite.warm, kept) {
+        warm.seal_kept(&rewrite.schema, &row, kept).await;
     }
     ground.put_file(&row, file).await?;
     throttle.spend(row.size).await;

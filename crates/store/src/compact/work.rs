@@ -15,12 +15,12 @@ use tidelog_oplog::{ColumnStats, FileRow};
 
 use super::ending::{Earlier, Ending};
 use super::input::{Chain, Next, Wanted};
-use super::output::{Output, Shape};
+use super::output::{Output, Shape, Written};
 use super::plan::Reason;
 use super::replaced::{Apart, Replaced};
 use super::rewrite::{Purpose, Rewrite};
-use crate::encode::EncodedFile;
 use crate::error::Error;
+use crate::right_of_way::{Courtesy, RightOfWay};
 use crate::series_schema::SeriesSchema;
 
 const BATCH_ROWS_MAX: usize = 8192;
@@ -65,9 +65,9 @@ impl Given {
 /// Why the work has stopped.
 pub(super) enum Outcome {
     Wants(Vec<Want>),
-    File(Box<EncodedFile>),
+    File(Box<Written>),
     /// A file of rows that end.
-    Ended(Box<EncodedFile>),
+    Ended(Box<Written>),
     Done,
 }
 
@@ -211,6 +211,7 @@ pub(super) struct Sink {
     /// Of rows that are copied, which.
     earlier: Option<Earlier>,
     output: Output,
+    courtesy: Option<Courtesy>,
 }
 
 impl Sink {
@@ -238,7 +239,10 @@ impl Sink {
             Purpose::Copy(earlier) => Some(earlier.clone()),
             _ => None,
         };
-        Self { replaced, ending, earlier, output: Output::new(shape) }
+        let warm = rewrite.warm.clone().map(|warm| (warm, rewrite.node));
+        let output = Output::new(shape).with_rows_kept(warm);
+        let courtesy = rewrite.way.as_ref().map(RightOfWay::courtesy);
+        Self { replaced, ending, earlier, output, courtesy }
     }
 
     pub(super) fn take_ready(&mut self) -> Option<Outcome> {
@@ -253,6 +257,9 @@ impl Sink {
 
     /// Adds rows that follow those before.
     pub(super) fn take(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        if let Some(courtesy) = &mut self.courtesy {
+            courtesy.give_way();
+        }
         let rows = match &self.earlier {
             Some(earlier) => earlier.visible(&rows)?,
             None => rows,

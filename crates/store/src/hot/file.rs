@@ -1,5 +1,6 @@
 //! Sorted rows in memory, with the log row that a file of them would have.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
@@ -118,6 +119,51 @@ impl HotFile {
         self.level
     }
 
+    /// The rows of pieces of one series, which are given oldest first, that lie in `range`, as one piece; `None`
+    /// if there are none, or more than `rows_max`.
+    ///
+    /// # Errors
+    /// If the pieces are of several series.
+    pub fn within(
+        schema: &SeriesSchema,
+        pieces: &[Arc<Self>],
+        range: TimeRange,
+        rows_max: usize,
+    ) -> Result<Option<Self>, Error> {
+        let Some(first) = pieces.first() else { return Ok(None) };
+        let inside = pieces.iter().map(|piece| piece.rows_within(schema, range));
+        let inside = inside.collect::<Result<Vec<_>, _>>()?;
+        let rows: usize = inside.iter().map(Range::len).sum();
+        if rows == 0 || rows > rows_max {
+            return Ok(None);
+        }
+        let base = Version::new(first.row.version_base);
+        let parts = pieces.iter().zip(inside).map(|(piece, rows)| {
+            let base = piece.row.version_base - base.number();
+            (piece.batch.slice(rows.start, rows.len()), base)
+        });
+        let path = &first.row.path;
+        let prepared = sorted(path, schema, &parts.collect::<Vec<_>>())?;
+        Self::of(path, first.row.node, schema, &prepared, base, versions(pieces, base), 0).map(Some)
+    }
+
+    /// The places of the rows whose event time lies in `range`.
+    ///
+    /// # Errors
+    /// If the piece is of another series.
+    pub fn rows_within(
+        &self,
+        schema: &SeriesSchema,
+        range: TimeRange,
+    ) -> Result<Range<usize>, Error> {
+        let times = schema.times(&self.row.path, &self.batch)?;
+        let unit = schema.time_unit();
+        let (first, last) = (range.start().ceil_to(unit), range.end().floor_to(unit));
+        let start = times.values().partition_point(|time| *time < first);
+        let end = times.values().partition_point(|time| *time <= last);
+        Ok(start..end.max(start))
+    }
+
     /// Pieces of one series, oldest first, as one.
     pub(crate) fn joined(schema: &SeriesSchema, pieces: &[Arc<Self>]) -> Result<Self, Error> {
         let Some(first) = pieces.first() else { return Err(Error::Closed) };
@@ -128,14 +174,18 @@ impl HotFile {
             .map(|piece| (piece.batch.clone(), piece.row.version_base - base.number()))
             .collect();
         let prepared = sorted(path, schema, &batches)?;
-        let versions = |of: fn(&FileRow) -> Version| {
-            pieces.iter().map(move |piece| of(&piece.row).number() - base.number())
-        };
-        let least = versions(|row| row.min_version).min().unwrap_or_default();
-        let greatest = versions(|row| row.max_version).max().unwrap_or_default();
         let level = 1 + pieces.iter().map(|piece| piece.level).max().unwrap_or_default();
-        Self::of(path, node, schema, &prepared, base, (least, greatest), level)
+        Self::of(path, node, schema, &prepared, base, versions(pieces, base), level)
     }
+}
+
+/// The lowest and the highest version of pieces, counted from `base`.
+fn versions(pieces: &[Arc<HotFile>], base: Version) -> (i64, i64) {
+    let numbers = |of: fn(&FileRow) -> Version| {
+        pieces.iter().map(move |piece| of(&piece.row).number() - base.number())
+    };
+    let least = numbers(|row| row.min_version).min().unwrap_or_default();
+    (least, numbers(|row| row.max_version).max().unwrap_or_default())
 }
 
 /// Bytes of the rows of a batch themselves: it may be a small part of what it was cut from.

@@ -261,6 +261,7 @@ impl Files {
             sort_bytes: usize::try_from(sort_bytes).unwrap_or(usize::MAX),
             purpose,
             warm: self.ground.warm.are_warm(files).then(|| self.warm.clone()),
+            way: None,
         };
         let sorted = if work.is_by_key() { sort_bytes } else { 0 };
         memory.set((file / 4 * 11 + open.min(reach / 4) + sorted).min(reach));

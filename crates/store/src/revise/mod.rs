@@ -381,11 +381,12 @@ impl Revising<'_> {
         let (path, node, found_schema) = (found.path.clone(), found.node, found.schema.clone());
         let encoded = tokio::task::spawn_blocking(move || encoded(&found, range, &batch));
         let mut files = Vec::new();
-        for file in encoded.await.map_err(|_| Error::Closed)?? {
+        for (file, rows) in encoded.await.map_err(|_| Error::Closed)?? {
             let id = FileId::random(self.engine.env().randomness.as_ref());
             let row = file.row(id, &path, node);
             if self.engine.warm().has_series(node) {
-                self.files.warm().seal_written(&found_schema, &row, &file).await;
+                let rows = vec![(row.clone(), vec![rows])];
+                self.files.warm().seal_encoded(&found_schema, rows).await;
             }
             self.engine.ground().put_file(&row, file).await?;
             files.push(row);
@@ -450,7 +451,7 @@ fn encoded(
     found: &Found,
     range: TimeRange,
     batch: &RecordBatch,
-) -> Result<Vec<EncodedFile>, Error> {
+) -> Result<Vec<(EncodedFile, RecordBatch)>, Error> {
     let Found { path, schema, .. } = found;
     let batch = conform(path, schema, batch)?;
     if batch.num_rows() == 0 {
@@ -458,7 +459,15 @@ fn encoded(
     }
     check_times(path, schema, &batch)?;
     refuse_outside(path, schema, &batch, range)?;
-    encode(path, schema, &prepare(path, schema, &[batch])?)
+    let prepared = prepare(path, schema, &[batch])?;
+    let mut start = 0;
+    let with_rows = |file: EncodedFile| {
+        let count = usize::try_from(file.rows).unwrap_or(usize::MAX);
+        let rows = prepared.batch.slice(start, count.min(prepared.batch.num_rows() - start));
+        start += rows.num_rows();
+        (file, rows)
+    };
+    Ok(encode(path, schema, &prepared)?.into_iter().map(with_rows).collect())
 }
 
 fn refuse_outside(

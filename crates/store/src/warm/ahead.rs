@@ -8,15 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use tidelog_core::{FileId, NodeId};
 use tidelog_oplog::FileRow;
+use tidelog_warm::WarmError;
 
 use super::WarmTier;
-use super::gather::{self, Failure};
-use crate::encode::EncodedFile;
+use super::gather::Keeping;
 use crate::series_schema::SeriesSchema;
 
 /// Reasons why a file is not warm.
 const NOT_UNIQUE: &str = "not_unique";
-const UNREADABLE: &str = "unreadable";
 const ENDED: &str = "ended";
 
 /// Segments that wait for a commit. Dropped before it, they go. Cheap to clone; clones share them.
@@ -56,20 +55,38 @@ impl Ahead {
         }
     }
 
-    /// Makes a file warm that was written in the place of others, if that can be done.
-    pub(crate) async fn seal_written(
-        &self,
-        schema: &SeriesSchema,
-        row: &FileRow,
-        file: &EncodedFile,
-    ) {
-        let (schema, row, file) = (schema.clone(), row.clone(), file.clone());
-        self.off_the_runtime(move |ahead| ahead.seal_encoded(&schema, row, &file)).await;
+    /// Takes the rows of a file of about `rows` rows while it is written; `None` if its segment had no room
+    /// even with all others let go. Blocks.
+    pub(crate) fn keep(&self, schema: &SeriesSchema, node: NodeId, rows: u64) -> Option<Keeping> {
+        let tier = &self.inner.tier;
+        // Counted and told there.
+        let (wanted, free) = tier.size(node, schema, rows).ok()?;
+        if wanted > free {
+            tier.note_fallback(WarmError::OutOfMemory { wanted, free }.reason());
+            return None;
+        }
+        Some(Keeping::new(tier))
     }
 
-    /// Makes the files of a flushed series warm, as far as that can be done, of the rows that each was
-    /// encoded from.
-    pub(crate) async fn seal_flushed(
+    /// Makes a file warm that was written in the place of others, if that can be done, of the rows that were
+    /// kept.
+    pub(crate) async fn seal_kept(&self, schema: &SeriesSchema, row: &FileRow, kept: Keeping) {
+        let (schema, row) = (schema.clone(), row.clone());
+        let seal = move |ahead: &Self| {
+            let tier = &ahead.inner.tier;
+            if !is_worth_it(&schema, &row) {
+                return tier.note_fallback(NOT_UNIQUE);
+            }
+            match kept.finish() {
+                Ok(gathered) => ahead.seal(row.file, &schema, row.node, &gathered.rows),
+                Err(error) => tier.note_fallback(error.reason()),
+            }
+        };
+        self.off_the_runtime(seal).await;
+    }
+
+    /// Makes files of a series warm, as far as that can be done, of the rows that each was encoded from.
+    pub(crate) async fn seal_encoded(
         &self,
         schema: &SeriesSchema,
         files: Vec<(FileRow, Vec<RecordBatch>)>,
@@ -91,19 +108,6 @@ impl Ahead {
         let ahead = self.clone();
         if tokio::task::spawn_blocking(move || work(&ahead)).await.is_err() {
             self.inner.tier.note_fallback(ENDED);
-        }
-    }
-
-    fn seal_encoded(&self, schema: &SeriesSchema, row: FileRow, file: &EncodedFile) {
-        let row = Arc::new(row);
-        let tier = &self.inner.tier;
-        if !is_worth_it(schema, &row) {
-            return tier.note_fallback(NOT_UNIQUE);
-        }
-        match gather::of_encoded(tier, schema, &row, file) {
-            Ok(gathered) => self.seal(row.file, schema, row.node, &gathered.rows),
-            Err(Failure::Warm(error)) => tier.note_fallback(error.reason()),
-            Err(Failure::Read(_)) => tier.note_fallback(UNREADABLE),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The rows of a data file on their way into a segment.
+//! The rows of a data file on their way into a segment: read from it, or kept while it is written.
 //!
 //! All of them are in memory at once, decoded, and once more while they are brought into the order of the
 //! segment. That is counted as it grows, and given up where it does not fit.
@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use bytes::Bytes;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use tidelog_core::Holder;
 use tidelog_core::memory::Account;
 use tidelog_oplog::FileRow;
@@ -15,7 +15,6 @@ use tidelog_warm::WarmError;
 
 use super::WarmTier;
 use crate::compact::input::{Chain, Next, Wanted};
-use crate::encode::EncodedFile;
 use crate::error::Error;
 use crate::file_reader::FileReader;
 use crate::hot::memory_of;
@@ -35,6 +34,12 @@ pub(super) enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Read(error)
+    }
+}
+
+impl From<WarmError> for Failure {
+    fn from(error: WarmError) -> Self {
+        Self::Warm(error)
     }
 }
 
@@ -110,34 +115,65 @@ pub(super) async fn of_file(
     }
 }
 
-/// The rows of a file that was just written. Blocks.
-pub(super) fn of_encoded(
-    tier: &WarmTier,
-    schema: &SeriesSchema,
-    file: &Arc<FileRow>,
-    encoded: &EncodedFile,
-) -> Result<Gathered, Failure> {
-    let mut gathering = Gathering::new(tier, schema, file);
-    loop {
-        match gathering.step()? {
-            Next::Open(_) => gathering.chain.opened(Arc::clone(&encoded.metadata))?,
-            Next::Fetch(ranges) => {
-                let cut = |range: &std::ops::Range<u64>| {
-                    let at = |at: u64| {
-                        usize::try_from(at).unwrap_or(usize::MAX).min(encoded.bytes.len())
-                    };
-                    encoded.bytes.slice(at(range.start)..at(range.end))
-                };
-                let bytes: Vec<Bytes> = ranges.iter().map(cut).collect();
-                gathering.chain.fetched(ranges, bytes)?;
-            }
-            Next::Rows(_) => {}
-            Next::End => return gathering.finish(),
+/// Rows of a file in the making, kept as they come in its order.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    rows: Vec<RecordBatch>,
+    memory: Scratch,
+    /// Why no more are kept.
+    given_up: Option<WarmError>,
+}
+
+impl Keeping {
+    pub(super) fn new(tier: &WarmTier) -> Self {
+        Self { rows: Vec::new(), memory: Scratch::new(tier), given_up: None }
+    }
+
+    /// Keeps rows that follow those before.
+    pub(crate) fn add(&mut self, rows: &RecordBatch) {
+        if self.given_up.is_some() {
+            return;
         }
+        let rows = in_own_buffers(rows);
+        match self.memory.grow(memory_of(&rows) as u64) {
+            Ok(()) => self.rows.push(rows),
+            Err(error) => self.give_up(error),
+        }
+    }
+
+    fn give_up(&mut self, error: WarmError) {
+        self.given_up = Some(error);
+        self.rows = Vec::new();
+        self.memory.account.set(0);
+    }
+
+    /// All rows of the file.
+    pub(super) fn finish(mut self) -> Result<Gathered, WarmError> {
+        if let Some(error) = self.given_up {
+            return Err(error);
+        }
+        let once_more = self.memory.account.bytes();
+        self.memory.grow(once_more)?;
+        Ok(Gathered { rows: self.rows, _memory: self.memory })
     }
 }
 
+/// Rows whose texts keep no pages alive that they were read from.
+fn in_own_buffers(rows: &RecordBatch) -> RecordBatch {
+    let own = |column: &ArrayRef| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => Arc::clone(column),
+        }
+    };
+    let columns = rows.columns().iter().map(own).collect();
+    // Columns of the same types and lengths are a batch.
+    RecordBatch::try_new(rows.schema(), columns).unwrap_or_else(|_| rows.clone())
+}
+
 /// Memory that is needed to make a segment, of what the warm tier may have.
+#[derive(Debug)]
 struct Scratch {
     tier: WarmTier,
     account: Account,
@@ -150,13 +186,12 @@ impl Scratch {
     }
 
     /// Takes so many bytes more, of other segments if nothing else is free.
-    fn grow(&mut self, bytes: u64) -> Result<(), Failure> {
+    fn grow(&mut self, bytes: u64) -> Result<(), WarmError> {
         let wanted = self.account.bytes().saturating_add(bytes);
         while let Err(shortage) = self.account.try_set(wanted) {
             let missing = shortage.bytes.saturating_sub(shortage.free);
             if self.tier.backend().make_room(missing) == 0 {
-                let error = WarmError::OutOfMemory { wanted, free: shortage.free };
-                return Err(Failure::Warm(error));
+                return Err(WarmError::OutOfMemory { wanted, free: shortage.free });
             }
         }
         Ok(())

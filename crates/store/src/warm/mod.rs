@@ -45,6 +45,7 @@ use tidelog_warm::{Answer, Request, Segment, WarmBackend, WarmError, WarmTable};
 
 pub(crate) use self::ahead::Ahead;
 pub use self::fill::{WarmFill, WarmLeftOut};
+pub(crate) use self::gather::Keeping;
 use self::held::{Held, HeldFile};
 pub(crate) use self::keep::Keeper;
 use self::opening::Opened;

@@ -22,8 +22,7 @@ mod source;
 
 use std::sync::Arc;
 
-use tidelog_core::TimeUnit;
-use tidelog_store::HotFile;
+use tidelog_store::{HotFile, SeriesSchema};
 
 pub(crate) use source::TieredSource;
 
@@ -31,7 +30,5 @@ pub(crate) use source::TieredSource;
 #[derive(Debug, Clone)]
 pub(crate) struct HotPiece {
     pub(crate) rows: Arc<HotFile>,
-    /// The time column, by which the rows are sorted, and the unit in which it counts.
-    pub(crate) time: usize,
-    pub(crate) unit: TimeUnit,
+    pub(crate) schema: SeriesSchema,
 }

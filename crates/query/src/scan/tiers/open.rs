@@ -117,7 +117,8 @@ impl HotOpener {
         if self.range.covers(&piece.rows.row().range) {
             return Ok(part);
         }
-        let inside = rows_within(piece, &self.range)?;
+        let inside = piece.rows.rows_within(&piece.schema, self.range);
+        let inside = inside.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let start = part.start.max(inside.start);
         Ok(start..part.end.min(inside.end).max(start))
     }
@@ -174,16 +175,4 @@ fn with_fields(schema: &SchemaRef, more: &Fields) -> SchemaRef {
     }
     let fields = schema.fields().iter().chain(more.iter()).cloned();
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// The places of the rows whose event time lies in `range`; they are in order of event time.
-fn rows_within(piece: &HotPiece, range: &TimeRange) -> Result<Range<usize>> {
-    let column = piece.rows.batch().column(piece.time);
-    let times = tidelog_store::time_values(column).ok_or_else(|| {
-        DataFusionError::Internal(format!("{} does not tell time", column.data_type()))
-    })?;
-    let (first, last) = (range.start().ceil_to(piece.unit), range.end().floor_to(piece.unit));
-    let start = times.values().partition_point(|time| *time < first);
-    let end = times.values().partition_point(|time| *time <= last);
-    Ok(start..end.max(start))
 }

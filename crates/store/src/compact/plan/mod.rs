@@ -37,6 +37,9 @@ pub(crate) const FAN_IN: usize = 8;
 /// How many pieces of like size may lie over one instant: the fewer, the faster are reads, and the more
 /// is written.
 const DEPTH_MAX: usize = 10;
+/// The same while others are being merged: fewer and larger merges of what has come meanwhile leave fewer files
+/// behind.
+const DEPTH_MAX_BESIDE: usize = 16;
 /// Pieces are cut to lie over fewer base files, but not smaller than this part of the target.
 const PIECE_PART: u64 = 32;
 /// A merge reads at most so many files at one instant of event time, ...
@@ -53,6 +56,8 @@ pub(crate) struct FileFacts {
     pub(crate) bytes: u64,
     /// Bytes of its largest part that is read at once, about: those of a row group.
     pub(crate) group_bytes: u64,
+    /// Whether it is being merged already: it lies where it lies, and is no input.
+    pub(crate) is_busy: bool,
 }
 
 /// When files are merged.
@@ -62,6 +67,8 @@ pub(crate) enum Eagerness {
     WhenDue,
     /// As soon as fewer files or less overlap come of it.
     Fully,
+    /// When it pays, and only what keeps few files over one instant, while others are being merged.
+    Depth,
 }
 
 /// What files shall become.
@@ -192,11 +199,12 @@ pub(crate) fn next_job(files: &[FileFacts], goal: &Goal) -> Option<Job> {
     match goal.eagerness {
         // What cures depth is the most urgent, and small: while base files are written anew, many come.
         Eagerness::WhenDue => planner
-            .deep()
+            .deep(DEPTH_MAX)
             .or_else(|| planner.absorption())
             .or_else(|| planner.full_gap())
             .or_else(|| planner.sequence()),
         Eagerness::Fully => planner.cluster().or_else(|| planner.small_neighbours()),
+        Eagerness::Depth => planner.deep(DEPTH_MAX_BESIDE),
     }
 }
 
@@ -255,7 +263,7 @@ impl Slots {
         }
         let mut slots = Self { base, bounds, pieces: Vec::new() };
         let mut pieces: Vec<Piece> = (0..files.len())
-            .filter(|file| !is_base[*file])
+            .filter(|file| !is_base[*file] && !files[*file].is_busy)
             .map(|file| Piece {
                 file,
                 first: slots.slot_of_start(files[file].range),
@@ -343,11 +351,11 @@ impl Planner<'_> {
     }
 
     /// Many pieces of like size over one instant, and the smaller ones over it; the smallest first.
-    fn deep(&self) -> Option<Job> {
+    fn deep(&self, depth_max: usize) -> Option<Job> {
         for tier in self.tiers(&self.slots.pieces) {
             let alike = self.slots.pieces.iter().filter(|piece| self.tier_of(piece) == tier);
             let (depth, instant) = deepest(alike.map(|piece| self.files[piece.file].range));
-            if depth < DEPTH_MAX {
+            if depth < depth_max {
                 continue;
             }
             let is_over = |piece: &&Piece| {

@@ -24,7 +24,7 @@ fn size(file: &Content) -> u64 {
 fn facts(file: &Content) -> FileFacts {
     let (first, last) = (file.keys().next().unwrap(), file.keys().next_back().unwrap());
     let range = TimeRange::try_new(*first, *last).unwrap();
-    FileFacts { range, bytes: size(file), group_bytes: size(file).min(TARGET / 64) }
+    FileFacts { range, bytes: size(file), group_bytes: size(file).min(TARGET / 64), is_busy: false }
 }
 
 fn goal(eagerness: Eagerness) -> Goal {
@@ -172,6 +172,22 @@ fn file(first: i64, last: i64, bytes: u64) -> Content {
     } else {
         [(first, half), (last, bytes - half)].into()
     }
+}
+
+#[test]
+fn beside_a_merge_only_depth_is_cured_and_of_no_file_that_is_busy() {
+    let base = [file(0, 1_000, TARGET), file(1_001, 2_000, TARGET)];
+    let late = (0..18).map(|n| file(n, 1_900 + n, TARGET / 64));
+    let mut files: Vec<FileFacts> = base.iter().cloned().chain(late).map(|f| facts(&f)).collect();
+    let deep = next_job(&files, &goal(Eagerness::Depth)).unwrap();
+    assert_eq!(deep.inputs, (2..20).collect::<Vec<_>>());
+    // Where the pieces are cut does not depend on what else is done.
+    files[0].is_busy = true;
+    assert_eq!(next_job(&files, &goal(Eagerness::Depth)), Some(deep));
+    for busy in &mut files[2..5] {
+        busy.is_busy = true;
+    }
+    assert_eq!(next_job(&files, &goal(Eagerness::Depth)), None, "fifteen are left");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::encode::{EncodedFile, Expected, border, encode_parts};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::hot::{Generation, HotSeries, InOrder};
+use crate::right_of_way::Courtesy;
 use crate::warm::Ahead;
 
 /// Series that are encoded and put at once, if there is the memory.
@@ -181,7 +182,9 @@ impl Flusher {
         let mut place = room.take(bytes, warm.is_some()).await?;
         let (schema, is_kept) = (Arc::clone(series.schema()), warm.is_some());
         let state = self.ground.log.snapshot().loaded_series(node);
-        let encode = move || encode_series(&series, state.as_deref(), part_bytes, is_kept);
+        let courtesy = self.ground.way.courtesy();
+        let encode =
+            move || encode_series(&series, state.as_deref(), part_bytes, is_kept, courtesy);
         let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Closed)??;
         let mut files = Vec::with_capacity(encoded.files.len());
         for file in encoded.files {
@@ -194,7 +197,7 @@ impl Flusher {
         }
         if let Some(warm) = warm {
             let rows = files.iter().map(|(row, _)| row.clone()).zip(encoded.rows).collect();
-            warm.seal_flushed(&schema, rows).await;
+            warm.seal_encoded(&schema, rows).await;
         }
         place.memory.set(files.iter().map(|(_, file)| file.bytes.len() as u64).sum());
         let mut rows = Vec::with_capacity(files.len());
@@ -219,6 +222,7 @@ fn encode_series(
     state: Option<&SeriesState>,
     part_bytes: u64,
     is_kept: bool,
+    mut courtesy: Courtesy,
 ) -> Result<EncodedSeries, Error> {
     let (schema, pieces) = (series.schema(), series.files());
     let Some(first) = pieces.first() else {
@@ -234,6 +238,7 @@ fn encode_series(
     let parts = InOrder::new(schema, pieces, part_rows.clamp(PART_ROWS_MIN, PART_ROWS_MAX))?;
     let mut kept = VecDeque::new();
     let parts = parts.inspect(|part| {
+        courtesy.give_way();
         if let (true, Ok(part)) = (is_kept, part) {
             kept.push_back(part.batch.clone());
         }
@@ -313,3 +318,6 @@ impl Room {
         Ok(RoomTaken { _permits: permits, memory })
     }
 }
+
+#[cfg(test)]
+mod tests;
