@@ -7,11 +7,6 @@ use crate::images::Imaged;
 /// How many values are folded side by side, so that one does not wait for the one before.
 const LANES: usize = 8;
 
-/// How many floats of a lane are added up plainly before their sum is added with what rounding takes. Such a
-/// sum is rounded so often less one, each time by 2^-53 of it at most: far less than the 2^-50 that
-/// backends promise.
-const PLAIN: usize = 4;
-
 /// A number that can be added up and compared.
 pub(super) trait Number: Imaged + PartialOrd + Default {
     /// No value is greater. For floats, infinity: there is no NaN where this is needed.
@@ -167,18 +162,11 @@ impl<T: Number> Counting<'_, T> {
         let mut sums = Sums::default();
         match self.picks {
             None => {
-                let (groups, rest) = self.values.as_chunks::<{ PLAIN * LANES }>();
-                for group in groups {
-                    let value = |row: usize, lane: usize| group[row * LANES + lane].float();
-                    sums.add(array::from_fn(|lane| {
-                        (value(0, lane) + value(1, lane)) + (value(2, lane) + value(3, lane))
-                    }));
-                }
-                let (chunks, rest) = rest.as_chunks::<LANES>();
+                let (chunks, rest) = self.values.as_chunks::<LANES>();
+                sums.add_few(rest.iter().map(|value| value.float()));
                 for chunk in chunks {
                     sums.add(chunk.map(Number::float));
                 }
-                sums.add_few(rest.iter().map(|value| value.float()));
             }
             Some(picks) => {
                 let (chunks, rest) = picks.as_chunks::<LANES>();
