@@ -178,16 +178,9 @@ pub(crate) enum InputFormat {
     Csv,
 }
 
+/// What is read of a series.
 #[derive(Debug, Args)]
-pub(crate) struct QueryArgs {
-    /// A series, or a glob such as '/sensors/*' that adds a column _path
-    pub(crate) path: String,
-    /// From this event time on: RFC 3339, a date, now, or a time before now such as -7d
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub(crate) from: Option<String>,
-    /// Up to this event time, included; a date stands for its last instant
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub(crate) to: Option<String>,
+pub(crate) struct Selection {
     /// The point in history: a version (v5), a write time in RFC 3339, or the name of a snapshot
     /// [default: head]
     #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
@@ -198,6 +191,20 @@ pub(crate) struct QueryArgs {
     /// Only rows for which this SQL condition holds
     #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
     pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// A series, or a glob such as '/sensors/*' that adds a column _path
+    pub(crate) path: String,
+    /// From this event time on: RFC 3339, a date, now, or a time before now such as -7d
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// Up to this event time, included; a date stands for its last instant
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// Order by this column instead of event time; :desc turns it round; repeat for several
     #[arg(long, value_name = "COLUMN[:desc]", conflicts_with = "desc")]
     pub(crate) order_by: Vec<String>,
@@ -225,16 +232,8 @@ pub(crate) struct LatestArgs {
     /// Only rows up to this event time, included; a date stands for its last instant
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) to: Option<String>,
-    /// The point in history: a version (v5), a write time in RFC 3339, or the name of a snapshot
-    /// [default: head]
-    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
-    pub(crate) as_of: Option<String>,
-    /// Only these columns, in this order
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
-    pub(crate) columns: Option<Vec<String>>,
-    /// Only rows for which this SQL condition holds
-    #[arg(long = "where", value_name = "SQL", allow_hyphen_values = true)]
-    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -26,16 +26,16 @@ pub(super) async fn latest(globals: &Globals, args: &LatestArgs) -> Result<()> {
     if let Some(range) = range(args.from.as_deref(), args.to.as_deref())? {
         options = options.with_range(range);
     }
-    if let Some(text) = &args.as_of {
+    if let Some(text) = &args.selection.as_of {
         options = options.with_as_of(as_of(text)?);
     }
     if let Some(by) = &args.by {
         options = options.with_by(by);
     }
-    if let Some(columns) = &args.columns {
+    if let Some(columns) = &args.selection.columns {
         options = options.with_columns(columns);
     }
-    if let Some(filter) = &args.filter {
+    if let Some(filter) = &args.selection.filter {
         options = options.with_filter(filter);
     }
     let store = open(globals).await?;
@@ -86,13 +86,13 @@ fn options(args: &QueryArgs) -> Result<ReadOptions> {
     if let Some(range) = range(args.from.as_deref(), args.to.as_deref())? {
         options = options.with_range(range);
     }
-    if let Some(text) = &args.as_of {
+    if let Some(text) = &args.selection.as_of {
         options = options.with_as_of(as_of(text)?);
     }
-    if let Some(columns) = &args.columns {
+    if let Some(columns) = &args.selection.columns {
         options = options.with_columns(columns);
     }
-    if let Some(filter) = &args.filter {
+    if let Some(filter) = &args.selection.filter {
         options = options.with_filter(filter);
     }
     for order in &args.order_by {
