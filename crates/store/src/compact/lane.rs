@@ -1,9 +1,9 @@
 //! Compaction in the background of whoever writes.
 //!
 //! The writer notes the series whose files it has added to. The lane plans a series when a few files
-//! have come, and does what is due, one merge after the other; but while large files are
-//! written anew, which takes long, those that come meanwhile are merged beside them. Where several write, all would merge the same
-//! files: there, it is looked at by whoever lands one of so many commits.
+//! have come, and does what is due, one merge after the other; but while large files are written anew, which
+//! takes long, those that come meanwhile are merged beside them. Where several write, all would merge the
+//! same files: there, it is looked at by whoever lands one of so many commits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};

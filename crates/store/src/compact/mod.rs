@@ -45,7 +45,7 @@ use tidelog_oplog::{EntryType, FileOrder, FileRow, Layout, Partition, SeriesStat
 pub(crate) use self::lane::{Grown, Touched, spawn};
 pub use self::plan::Reason;
 use self::plan::{Eagerness, FileFacts, Goal, Job, alone, is_large, plan};
-use self::rewrite::{Purpose, Rewrite, rewrite};
+use self::rewrite::{Purpose, Rewrite, is_by_key, rewrite};
 use self::throttle::Throttle;
 use crate::commit::{Compaction, Rejected, WeakWriter, Work};
 use crate::engine::{Engine, Ground, schema_of};
@@ -238,10 +238,12 @@ struct PlannedJob {
 }
 
 impl PlannedJob {
-    /// Bytes of memory for it, of so many within reach: a file in the making, and what is open of each input.
-    fn bytes_needed(&self, reach: u64) -> u64 {
+    /// Bytes of memory for it, of so many within reach: a file in the making, what is open of each input, and
+    /// rows that wait to be brought into another order.
+    fn bytes_needed(&self, schema: &SeriesSchema, reach: u64) -> u64 {
         let open: u64 = self.inputs.iter().map(|file| group_bytes(file)).sum();
-        self.job.bytes.div_ceil(self.job.files.max(1)) / 8 * 11 + open.min(reach / 4)
+        let sorted = if is_by_key(schema, &self.inputs) { sort_bytes(reach) } else { 0 };
+        self.job.bytes.div_ceil(self.job.files.max(1)) / 8 * 11 + open.min(reach / 4) + sorted
     }
 
     /// Whether few files come meanwhile: it cures depth, and is small beside a good file.
@@ -386,9 +388,7 @@ impl Compactor {
         let job = self.jobs(&found, Eagerness::Depth).into_iter().next();
         let reach = self.ground.memory.within_reach(Holder::Compaction);
         let free = reach.saturating_sub(self.ground.memory.usage().held_by(Holder::Compaction));
-        let is_in_time = found.schema.layout().order == FileOrder::Time;
-        let sorted = if is_in_time { 0 } else { sort_bytes(reach) };
-        let fits = |job: &PlannedJob| job.bytes_needed(reach).saturating_add(sorted) <= free;
+        let fits = |job: &PlannedJob| job.bytes_needed(&found.schema, reach) <= free;
         Ok(job.filter(fits).map(|job| (found, job)))
     }
 
@@ -410,7 +410,7 @@ impl Compactor {
     ) -> Result<Ended, Error> {
         let mut memory = self.ground.memory.account(Holder::Compaction);
         let reach = self.ground.memory.within_reach(Holder::Compaction);
-        let needed = planned.bytes_needed(reach);
+        memory.set(planned.bytes_needed(&found.schema, reach).min(reach));
         let sort_bytes = sort_bytes(reach);
         let warm = &self.ground.warm;
         let warm = warm.are_warm(&planned.inputs).then(|| warm.ahead());
@@ -425,8 +425,6 @@ impl Compactor {
             warm: warm.clone(),
             way: Some(self.ground.way.clone()),
         };
-        let sorted = if rewriting.is_by_key() { sort_bytes } else { 0 };
-        memory.set((needed + sorted).min(reach));
         let puts_since = self.ground.log.snapshot().next_commit();
         let outputs = match rewrite(&self.ground, &rewriting, &self.throttle).await {
             Ok(written) => written.files,
@@ -542,6 +540,7 @@ fn facts(file: &FileRow, busy: &HashSet<FileId>) -> FileFacts {
     }
 }
 
-fn group_bytes(file: &FileRow) -> u64 {
+/// Bytes of the largest part of a file that is read at once, about.
+pub(crate) fn group_bytes(file: &FileRow) -> u64 {
     file.size.div_ceil(u64::from(file.row_groups.max(1)))
 }

@@ -94,9 +94,14 @@ impl Rewrite {
 
     /// Whether rows have to be brought into another order than that of event time, or out of it.
     pub(crate) fn is_by_key(&self) -> bool {
-        self.schema.layout().order == FileOrder::KeyTime
-            || self.inputs.iter().any(|file| file.order == FileOrder::KeyTime)
+        is_by_key(&self.schema, &self.inputs)
     }
+}
+
+/// The same of files of a series that are written anew.
+pub(super) fn is_by_key(schema: &SeriesSchema, inputs: &[Arc<FileRow>]) -> bool {
+    schema.layout().order == FileOrder::KeyTime
+        || inputs.iter().any(|file| file.order == FileOrder::KeyTime)
 }
 
 /// Writes files out of others; nothing names them yet.

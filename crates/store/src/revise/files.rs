@@ -12,9 +12,9 @@ use super::plan::{Copy, Plan};
 use crate::compact::ending::{Cut, Earlier, Ending, Whose};
 use crate::compact::plan::{Job, Reason};
 use crate::compact::rewrite::{Purpose, Rewrite, Rewritten, rewrite};
-use crate::compact::sort_bytes;
 use crate::compact::throttle::Throttle;
 use crate::compact::work::chains;
+use crate::compact::{group_bytes, sort_bytes};
 use crate::engine::Ground;
 use crate::error::Error;
 use crate::series_schema::SeriesSchema;
@@ -267,10 +267,6 @@ impl Files {
         memory.set((file / 4 * 11 + open.min(reach / 4) + sorted).min(reach));
         rewrite(&self.ground, &work, &Throttle::default()).await
     }
-}
-
-fn group_bytes(file: &FileRow) -> u64 {
-    file.size.div_ceil(u64::from(file.row_groups.max(1)))
 }
 
 /// The files of rows that stand.
