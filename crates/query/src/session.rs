@@ -241,15 +241,16 @@ impl Queries {
         state: &mut SessionState,
         plan: &LogicalPlan,
     ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-        let passes = effort::passes(plan, self.state.config_options().optimizer.max_passes);
+        let is_plain = effort::is_plain(plan)?;
+        let passes = if is_plain { 1 } else { self.state.config_options().optimizer.max_passes };
         // Changing a session's options copies them.
         if state.config_options().optimizer.max_passes != passes {
             state.config_mut().options_mut().optimizer.max_passes = passes;
         }
-        if passes > 1 {
+        if !is_plain {
             return Ok(state.create_physical_plan(plan).await?);
         }
-        let plan = effort::once(plan, state, &self.plain_rules)?;
+        let plan = effort::optimized(plan, state, &self.plain_rules)?;
         Ok(state.query_planner().create_physical_plan(&plan, state).await?)
     }
 

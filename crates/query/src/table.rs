@@ -196,8 +196,7 @@ impl SeriesTable {
         let TimeBounds::Range(range) = self.bounds(filters.iter()) else { return false };
         let stored = Stored::new(&self.stored, |_| false);
         let dirty = |view: &SeriesView| {
-            let files = || files_of(view, range, &stored).collect();
-            view.schema().dedup() && !is_clean(&by_time(files()))
+            view.schema().dedup() && !is_clean(&by_time(files_of(view, range, &stored).collect()))
         };
         self.views.len() > 1 && self.views.iter().any(dirty)
     }

@@ -24,12 +24,8 @@ pub(crate) fn read(path: &Path, ranges: &[Range<u64>]) -> Option<Vec<Bytes>> {
 /// Whether the kernel knows that there is no such file. If it does not know, there may be none all the same.
 ///
 /// Whoever reads asks for the commit behind the newest that he knows, which mostly is not there.
-pub(crate) fn is_missing(path: &Path) -> bool {
-    knows_none(path)
-}
-
 #[cfg(target_os = "linux")]
-fn knows_none(path: &Path) -> bool {
+pub(crate) fn is_missing(path: &Path) -> bool {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -38,7 +34,7 @@ fn knows_none(path: &Path) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-const fn knows_none(_: &Path) -> bool {
+pub(crate) const fn is_missing(_: &Path) -> bool {
     false
 }
 

@@ -256,11 +256,10 @@ impl DataSource for SeriesSource {
 /// The same rows, of a read that is under way until they have been read, or nobody wants more of them.
 fn until_read(rows: SendableRecordBatchStream, reading: Reading) -> SendableRecordBatchStream {
     let schema = rows.schema();
-    let rows = futures::stream::unfold(Some((rows, reading)), |state| async move {
-        let (mut rows, reading) = state?;
+    let rows = futures::stream::unfold((rows, reading), |(mut rows, reading)| async move {
         // At the end both are dropped.
         let batch = rows.next().await?;
-        Some((batch, Some((rows, reading))))
+        Some((batch, (rows, reading)))
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, rows))
 }

@@ -142,15 +142,11 @@ pub(crate) fn hot_file(view: &SeriesView, rows: &Arc<HotFile>, stored: &Stored<'
 }
 
 /// Pieces in memory that lie over one another, as one of their rows in `range` if these are few: to sort
-/// them costs less than to merge each. All others are as they were.
-pub(super) fn with_pieces_joined(
-    files: Vec<ScanFile>,
-    range: TimeRange,
-    columns: &Schema,
-) -> Result<Vec<ScanFile>> {
+/// them costs less than to merge each. All others are as they were. That one has no statistics.
+pub(super) fn with_pieces_joined(files: Vec<ScanFile>, range: TimeRange) -> Result<Vec<ScanFile>> {
     let (mut hot, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.hot);
     hot.sort_by_key(|file| file.row.min_version);
-    match joined(&hot, range, columns)? {
+    match joined(&hot, range)? {
         Some(joined) => files.push(joined),
         None => files.append(&mut hot),
     }
@@ -158,7 +154,7 @@ pub(super) fn with_pieces_joined(
 }
 
 /// `None` if they are not of one series, or too many rows.
-fn joined(hot: &[ScanFile], range: TimeRange, columns: &Schema) -> Result<Option<ScanFile>> {
+fn joined(hot: &[ScanFile], range: TimeRange) -> Result<Option<ScanFile>> {
     let (Some(first), true) = (hot.first(), hot.len() > 1) else { return Ok(None) };
     let piece = |file: &ScanFile| file.file.extension::<HotPiece>().cloned();
     let Some(pieces) = hot.iter().map(piece).collect::<Option<Vec<HotPiece>>>() else {
@@ -177,10 +173,8 @@ fn joined(hot: &[ScanFile], range: TimeRange, columns: &Schema) -> Result<Option
     let mut file = first.file.clone();
     file.object_meta.size = row.size;
     file.partition_values[0] = ScalarValue::Int64(Some(row.version_base));
-    let file = file
-        .with_statistics(Arc::new(statistics(&schema, &row, &Stored::new(columns, |_| true))))
-        .with_extension(Arc::clone(&row))
-        .with_extension(HotPiece { rows, schema });
+    file.statistics = None;
+    let file = file.with_extension(Arc::clone(&row)).with_extension(HotPiece { rows, schema });
     let partly_visible = hot.iter().any(|file| file.partly_visible);
     Ok(Some(ScanFile { clean: row.unique, row, file, partly_visible, ..first.clone() }))
 }

@@ -213,7 +213,7 @@ impl SeriesSource {
         let mut chains = match cut.filter(|_| is_plain && pieces > 1) {
             Some(cut) => {
                 let files = chains.into_iter().flatten().collect();
-                let files = with_pieces_joined(files, cut.range, table.file_schema())?;
+                let files = with_pieces_joined(files, cut.range)?;
                 layout::chains(by_time(files), self.ties())
             }
             None => chains,
