@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, GenericStringArray, OffsetSizeTrait, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{DataType, Date32Type, Int64Type};
 
+use crate::repeated::is_repeated;
 use crate::spec::MergeSpec;
 
 /// An input batch with typed views of the columns that order its rows.
@@ -20,8 +21,7 @@ pub(crate) struct Chunk {
     /// None where the spec names no version column.
     pub(crate) versions: Option<ScalarBuffer<i64>>,
     pub(crate) keys: Vec<ArrayRef>,
-    /// Of each column whether it is text, has no null and the same value in all rows: as a key does, and
-    /// what depends on it, where rows lie by key.
+    /// Of each column whether one text repeats in it.
     pub(crate) repeats: Box<[bool]>,
     /// Memory that the chunk keeps alive.
     pub(crate) bytes: usize,
@@ -42,7 +42,7 @@ impl Chunk {
             times,
             versions: spec.version.map(version),
             keys: spec.keys.iter().map(|&key| Arc::clone(batch.column(key))).collect(),
-            repeats: batch.columns().iter().map(repeats).collect(),
+            repeats: batch.columns().iter().map(is_repeated).collect(),
             bytes: batch.get_array_memory_size() + widened,
             batch,
         }
@@ -64,29 +64,6 @@ fn widen(column: &ArrayRef) -> ScalarBuffer<i64> {
             ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())
         }
     }
-}
-
-/// Whether all values are the same text.
-fn repeats(column: &ArrayRef) -> bool {
-    match column.data_type() {
-        _ if column.is_empty() || column.null_count() > 0 => false,
-        DataType::Utf8 => repeats_bytes(column.as_string::<i32>()),
-        DataType::LargeUtf8 => repeats_bytes(column.as_string::<i64>()),
-        DataType::Utf8View => {
-            let views = column.as_string_view().views();
-            views.iter().all(|view| *view == views[0])
-        }
-        _ => false,
-    }
-}
-
-fn repeats_bytes<O: OffsetSizeTrait>(texts: &GenericStringArray<O>) -> bool {
-    let offsets = texts.value_offsets();
-    let length = offsets[1] - offsets[0];
-    let all = &texts.values()[offsets[0].as_usize()..offsets[texts.len()].as_usize()];
-    // The texts follow one another, so they are the same if each byte is that of one text before.
-    offsets.windows(2).all(|pair| pair[1] - pair[0] == length)
-        && all[length.as_usize()..] == all[..all.len() - length.as_usize()]
 }
 
 /// How the times of a chunk are ordered.
@@ -114,35 +91,6 @@ pub(crate) fn time_order(times: &[i64]) -> TimeOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_repeat_if_all_are_the_same() {
-        use arrow::array::{Int64Array, LargeStringArray, StringArray, StringViewArray};
-        let cases: [(&[&str], bool); 7] = [
-            (&["host"], true),
-            (&["ab", "ab", "ab"], true),
-            (&["", "", ""], true),
-            (&["ab", "ab", "ac"], false),
-            (&["aa", "a", "aaa"], false),
-            (&["ab", "", "ab"], false),
-            (&["a text of some length", "a text of some length"], true),
-        ];
-        for (texts, expected) in cases {
-            let text: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
-            let large: ArrayRef = Arc::new(LargeStringArray::from_iter_values(texts));
-            assert_eq!((repeats(&text), repeats(&large)), (expected, expected), "{texts:?}");
-            if texts[0].len() <= 12 {
-                let views: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
-                assert_eq!(repeats(&views), expected, "{texts:?}");
-            }
-        }
-        let parted: ArrayRef = Arc::new(StringArray::from_iter_values(["x", "ab", "ab", "y"]));
-        assert!(repeats(&parted.slice(1, 2)) && !repeats(&parted.slice(1, 3)));
-        let with_null: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
-        let empty: ArrayRef = Arc::new(StringArray::from_iter_values([""; 0]));
-        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 1]));
-        assert!(!repeats(&with_null) && !repeats(&empty) && !repeats(&numbers));
-    }
 
     #[test]
     fn time_order_names_the_first_row_that_falls() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::types::ArrowDictionaryKeyType;
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::downcast_dictionary_array;
 use arrow::error::ArrowError;
@@ -34,18 +34,13 @@ pub(crate) fn interleave(
     }
 }
 
-/// Takes a row of the array of each number; all rows of an array are alike, and none is empty.
-pub(crate) fn repeat(arrays: &[&dyn Array], numbers: &UInt32Array) -> Result<ArrayRef, ArrowError> {
-    let firsts: Vec<ArrayRef> = arrays.iter().map(|array| array.slice(0, 1)).collect();
-    arrow::compute::take(&freed(&concat(&firsts)?), numbers, None)
-}
-
 /// Frees what long strings and bytes of a batch keep alive but do not use.
 pub(crate) fn compact(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(batch.schema(), batch.columns().iter().map(freed).collect())
 }
 
-fn freed(column: &ArrayRef) -> ArrayRef {
+/// The same of one column.
+pub(crate) fn freed(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),

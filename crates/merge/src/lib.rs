@@ -13,7 +13,8 @@
 //! Parts: `spec` (what is merged), `chunk` (one input batch, prepared), `cursor` (a place in one
 //! input), `order` (the comparison of rows), `tree` (the tournament), `gallop` (how far a run
 //! goes), `window` (rows of inputs that take turns), `output` (runs to batches), `gather` (rows to columns),
-//! `merger` (the state machine), and `column_merger` (a merge by other columns than time).
+//! `repeated` (the same of texts that repeat), `merger` (the state machine), and `column_merger` (a merge by
+//! other columns than time).
 //!
 //! # Order
 //!
@@ -94,6 +95,7 @@ mod merger;
 mod order;
 mod output;
 mod ranks;
+mod repeated;
 mod spec;
 mod tree;
 mod window;

@@ -21,6 +21,7 @@ use arrow::error::ArrowError;
 use crate::chunk::Chunk;
 use crate::gather;
 use crate::order::Row;
+use crate::repeated;
 use crate::spec::MergeSpec;
 use crate::window::Pick;
 
@@ -373,7 +374,7 @@ impl<'a> Places<'a> {
         // There are fewer sources than rows of a batch.
         let number = |(source, _): &(usize, usize)| u32::try_from(*source).unwrap_or(u32::MAX);
         let numbers = || UInt32Array::from_iter_values(self.indices.iter().map(number));
-        gather::repeat(&arrays, self.numbers.get_or_init(numbers))
+        repeated::put_together(&arrays, self.numbers.get_or_init(numbers))
     }
 }
 
