@@ -169,11 +169,10 @@ impl SeriesSource {
         let groups = chains.iter().cloned().map(group).collect();
         let mut config = scan_config(&self.facts, source, &projection, groups, true)?;
         let batch_rows = context.session_config().batch_size();
-        if chains.len() > WIDE {
-            // Each has a batch in memory.
-            let fewer = (batch_rows * WIDE / chains.len()).max(BATCH_ROWS_MIN);
-            config.batch_size = Some(fewer.min(batch_rows));
-        }
+        // Each has a batch in memory.
+        let fewer = (batch_rows * WIDE / chains.len().max(WIDE)).max(BATCH_ROWS_MIN);
+        let input_rows = fewer.min(batch_rows);
+        config.batch_size = Some(input_rows);
         let order: Vec<usize> = [time].into_iter().chain(keys.clone()).chain(version).collect();
         let mut inputs = Vec::with_capacity(chains.len());
         for (chain, files) in chains.into_iter().enumerate() {
@@ -187,7 +186,7 @@ impl SeriesSource {
             .with_version(version)
             .with_dedup(roles.dedup)
             .with_batch_rows(batch_rows);
-        let rows = merged(spec, inputs, columns)?;
+        let rows = merged(spec, inputs, columns, input_rows)?;
         let Some(held) = held else { return Ok(rows) };
         let schema = rows.schema();
         // Given back when the last row has gone.
