@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidelog_core::{Env, MemoryBudget, PathPattern, TransactionId, TreePath, Version, WriteTime};
 use tidelog_oplog::{
@@ -113,11 +114,36 @@ pub(crate) struct Ground {
 impl Ground {
     /// Puts a data file where its row says, and keeps its footer for the next read of it.
     pub(crate) async fn put_file(&self, row: &FileRow, file: EncodedFile) -> Result<(), Error> {
-        let put = self.store.put(&Path::from(row.location.as_ref()), file.bytes.into()).await;
-        put.map_err(|error| Error::store("writing", &row.location, error))?;
-        let footer = Footer { metadata: file.metadata, pages: file.pages, whole: None };
-        self.files.remember(row.file, footer);
+        let EncodedFile { bytes, metadata, pages, .. } = file;
+        self.put_bytes(row, bytes).await?;
+        self.files.remember(row.file, Footer { metadata, pages, whole: None });
         Ok(())
+    }
+
+    /// The same of a file that stands for others, of which somebody has read or written one not long ago if
+    /// its footer is kept: merging more than memory would drive those of files that are read out of it. The
+    /// memory that the file lay in, unless the store still holds on to it.
+    pub(crate) async fn put_instead_of(
+        &self,
+        others: &[Arc<FileRow>],
+        row: &FileRow,
+        file: EncodedFile,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let EncodedFile { bytes, metadata, pages, .. } = file;
+        self.put_bytes(row, bytes.clone()).await?;
+        if others.iter().any(|other| self.files.remembers(other.file)) {
+            self.files.remember(row.file, Footer { metadata, pages, whole: None });
+        }
+        let memory = bytes.try_into_mut().map(|mut memory| {
+            memory.clear();
+            Vec::from(memory)
+        });
+        Ok(memory.ok())
+    }
+
+    async fn put_bytes(&self, row: &FileRow, bytes: Bytes) -> Result<(), Error> {
+        let put = self.store.put(&Path::from(row.location.as_ref()), bytes.into()).await;
+        put.map(|_| ()).map_err(|error| Error::store("writing", &row.location, error))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -108,9 +108,15 @@ impl FileReaders {
             file,
             path,
             columns: Arc::default(),
+            own: None,
             ahead: Vec::new(),
             bytes_read: Arc::default(),
         }
+    }
+
+    /// Whether the footer of a file is kept, as it was read or written not long ago.
+    pub(crate) fn remembers(&self, file: FileId) -> bool {
+        self.footers.contains_key(&file)
     }
 
     /// Keeps the footer of a file that was just written, so that reading it back costs no request.
@@ -129,6 +135,8 @@ pub struct FileReader {
     path: Path,
     /// Columns that are wanted of whatever rows are.
     columns: Arc<[String]>,
+    /// The footer, of a file that is read in passing.
+    own: Option<OnceLock<Footer>>,
     /// Whole pages that were fetched with others and have been checked.
     ahead: Vec<(Range<u64>, Bytes)>,
     bytes_read: Arc<AtomicU64>,
@@ -146,6 +154,13 @@ impl FileReader {
     #[must_use]
     pub fn with_columns(mut self, columns: Arc<[String]>) -> Self {
         self.columns = columns;
+        self
+    }
+
+    /// Reads a file that is not likely to be read again: its footer is not kept beyond the reader.
+    #[must_use]
+    pub(crate) fn in_passing(mut self) -> Self {
+        self.own = Some(OnceLock::new());
         self
     }
 
@@ -223,6 +238,9 @@ impl FileReader {
     /// # Errors
     /// [`Error::DamagedFile`] if the bytes are not what was written, or the store's failure.
     pub(crate) async fn footer(&self) -> Result<Footer, Error> {
+        if let Some(footer) = self.own.as_ref().and_then(OnceLock::get) {
+            return Ok(footer.clone());
+        }
         if let Some(footer) = self.readers.footers.get(&self.file.file) {
             return Ok(footer);
         }
@@ -246,8 +264,13 @@ impl FileReader {
         let pages = PageTable::of_log(&metadata, &self.file.page_hashes)
             .ok_or_else(|| self.damaged("its pages do not fit the hashes in the log"))?;
         let footer = Footer { metadata, pages: Arc::new(pages), whole };
-        self.readers.remember(self.file.file, footer.clone());
-        Ok(footer)
+        Ok(match &self.own {
+            Some(own) => own.get_or_init(|| footer).clone(),
+            None => {
+                self.readers.remember(self.file.file, footer.clone());
+                footer
+            }
+        })
     }
 
     /// Ranges of bytes, of whole pages that were checked.

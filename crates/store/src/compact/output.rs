@@ -71,6 +71,8 @@ pub(super) struct Output {
     warm: Option<(Ahead, NodeId)>,
     kept: Option<Keeping>,
     ready: VecDeque<Written>,
+    /// Where an earlier file lay.
+    memory: Vec<u8>,
 }
 
 /// A file that is complete.
@@ -92,6 +94,7 @@ impl Output {
             warm: None,
             kept: None,
             ready: VecDeque::new(),
+            memory: Vec::new(),
         }
     }
 
@@ -102,6 +105,11 @@ impl Output {
 
     pub(super) fn take_ready(&mut self) -> Option<Written> {
         self.ready.pop_front()
+    }
+
+    /// Takes memory for the next file.
+    pub(super) fn give_back(&mut self, memory: Vec<u8>) {
+        self.memory = memory;
     }
 
     fn fail(&self, error: &ArrowError) -> Error {
@@ -240,7 +248,9 @@ impl Output {
         let expected =
             Expected { rows: *file_rows, bytes: *file_bytes, may_hold_nan: may_hold_nan.to_vec() };
         let style = Style::merged(schema.layout(), columns, &sample, &expected, lasts);
-        self.file = Some(FileWriter::try_new(path, schema, Arc::clone(columns), &style)?);
+        let memory = std::mem::take(&mut self.memory);
+        let file = FileWriter::try_new_in(memory, path, schema, Arc::clone(columns), &style)?;
+        self.file = Some(file);
         // The first of these has none before it in the file.
         self.last = None;
         for rows in waiting {

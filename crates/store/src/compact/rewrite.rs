@@ -133,10 +133,12 @@ pub(crate) async fn rewrite(
                 }
             }
             Outcome::File(file) => {
-                written.files.push(put(ground, rewrite, *file, throttle).await?);
+                let (file, memory) = put(ground, rewrite, *file, throttle).await?;
+                written.files.push(file);
+                work.give_back(memory);
             }
             Outcome::Ended(file) => {
-                written.ended.push(put(ground, rewrite, *file, throttle).await?);
+                written.ended.push(put(ground, rewrite, *file, throttle).await?.0);
             }
             Outcome::Done => break,
         }
@@ -156,7 +158,7 @@ async fn answer(
 ) -> Result<(usize, FileReader, Given), Error> {
     match (want, reader) {
         (Want::Open(chain, file), _) => {
-            let reader = ground.files.reader(file);
+            let reader = ground.files.reader(file).in_passing();
             let footer = reader.footer().await?;
             Ok((chain, reader, Given::Opened(footer.metadata)))
         }
@@ -169,20 +171,21 @@ async fn answer(
     }
 }
 
+/// Puts a file; the memory that it lay in, if it is free again.
 async fn put(
     ground: &Ground,
     rewrite: &Rewrite,
     Written { file, kept }: Written,
     throttle: &Throttle,
-) -> Result<FileRow, Error> {
+) -> Result<(FileRow, Option<Vec<u8>>), Error> {
     let id = FileId::random(ground.env.randomness.as_ref());
     let row = file.row(id, &rewrite.path, rewrite.node);
     if let (Some(warm), Some(kept)) = (&rewrite.warm, kept) {
         warm.seal_kept(&rewrite.schema, &row, kept).await;
     }
-    ground.put_file(&row, file).await?;
+    let memory = ground.put_instead_of(&rewrite.inputs, &row, file).await?;
     throttle.spend(row.size).await;
-    Ok(row)
+    Ok((row, memory))
 }
 
 /// What goes out must be what came in: rows, event times, versions.
@@ -230,6 +233,16 @@ impl Work {
         match self {
             Self::InTime(work) => work.give(chain, given),
             Self::Sliced(work) => work.give(chain, given),
+        }
+    }
+
+    /// The next file lies where one lay that has been put: what an allocator is given back it may keep, and
+    /// two files' worth of memory is too much.
+    fn give_back(&mut self, memory: Option<Vec<u8>>) {
+        let Some(memory) = memory else { return };
+        match self {
+            Self::InTime(work) => work.give_back(memory),
+            Self::Sliced(work) => work.give_back(memory),
         }
     }
 

@@ -114,6 +114,10 @@ impl SlicedWork {
         self.given.push((chain, given));
     }
 
+    pub(super) fn give_back(&mut self, memory: Vec<u8>) {
+        self.sink.give_back(memory);
+    }
+
     /// Works on until something is wanted or complete.
     pub(super) fn run(&mut self) -> Result<Outcome, Error> {
         for (chain, given) in mem::take(&mut self.given) {

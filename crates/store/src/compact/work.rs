@@ -178,6 +178,10 @@ impl TimeWork {
         self.given.push((chain, given));
     }
 
+    pub(super) fn give_back(&mut self, memory: Vec<u8>) {
+        self.sink.give_back(memory);
+    }
+
     /// Works on until something is wanted or complete.
     pub(super) fn run(&mut self) -> Result<Outcome, Error> {
         for (chain, given) in std::mem::take(&mut self.given) {
@@ -253,6 +257,11 @@ impl Sink {
         let replaced = self.replaced.as_mut().and_then(|(_, output)| output.take_ready());
         let file = replaced.or_else(|| self.output.take_ready())?;
         Some(Outcome::File(Box::new(file)))
+    }
+
+    /// Takes memory for the next file.
+    pub(super) fn give_back(&mut self, memory: Vec<u8>) {
+        self.output.give_back(memory);
     }
 
     /// Adds rows that follow those before.

@@ -282,10 +282,23 @@ impl FileWriter {
         columns: SchemaRef,
         style: &Style,
     ) -> Result<Self, Error> {
+        Self::try_new_in(Vec::new(), path, schema, columns, style)
+    }
+
+    /// The same in this memory, if it is large enough.
+    pub(crate) fn try_new_in(
+        mut memory: Vec<u8>,
+        path: &TreePath,
+        schema: &SeriesSchema,
+        columns: SchemaRef,
+        style: &Style,
+    ) -> Result<Self, Error> {
         let fail = |reason: String| Error::Encode { path: path.clone(), reason };
-        let buffer = Vec::with_capacity(style.estimate);
+        if memory.capacity() < style.estimate {
+            memory = Vec::with_capacity(style.estimate);
+        }
         let properties = style.properties.clone().map_err(fail)?;
-        let writer = ArrowWriter::try_new(buffer, columns, Some(properties));
+        let writer = ArrowWriter::try_new(memory, columns, Some(properties));
         let writer = writer.map_err(|error| fail(error.to_string()))?;
         Ok(Self {
             path: path.clone(),
