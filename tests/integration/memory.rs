@@ -181,3 +181,31 @@ async fn many_versions_of_many_series_take_little_memory() -> Result<()> {
     }
     Ok(())
 }
+
+/// To merge files that nobody reads takes no footer out of memory and puts none there.
+#[tokio::test(flavor = "multi_thread")]
+async fn merges_keep_footers_only_where_those_of_their_files_were() -> Result<()> {
+    for has_been_read in [false, true] {
+        let directory = tempfile::tempdir()?;
+        let location = directory.path().to_str().context("a path that is text")?;
+        // An append is a file at once.
+        let open = || Store::builder(location).with_mode(Mode::Shared).with_compaction(false);
+        let writer = open().create().await?;
+        for _ in 0..4 {
+            append(&writer, 0..1).await?;
+        }
+        drop(writer);
+
+        let store = open().open().await?;
+        if has_been_read {
+            assert_eq!(count_and_sum(&store).await?.0, 4 * BATCH_ROWS);
+        }
+        let before = store.memory().held_by(Holder::Footers);
+        assert_eq!(before > 0, has_been_read);
+        let done = store.compact(PATH).await?;
+        assert_eq!((done.series[0].files_before, done.series[0].files_after), (4, 1));
+        let after = store.memory().held_by(Holder::Footers);
+        assert_eq!(after > before, has_been_read, "{before} bytes became {after}");
+    }
+    Ok(())
+}
