@@ -120,9 +120,9 @@ impl Ground {
         Ok(())
     }
 
-    /// The same of a file that stands for others, of which somebody has read or written one not long ago if
-    /// its footer is kept: merging more than memory would drive those of files that are read out of it. The
-    /// memory that the file lay in, unless the store still holds on to it.
+    /// The same of a file that stands for others. Its footer is kept only if one of theirs is, as they are
+    /// read then: merges of more than memory would drive footers that are needed out of it. Gives the memory
+    /// back that the file lay in, unless the store still holds on to it.
     pub(crate) async fn put_instead_of(
         &self,
         others: &[Arc<FileRow>],
