@@ -100,6 +100,23 @@ async fn rows_that_replace_one_another_are_not_warm() {
     assert_eq!((stats.seals, stats.fallbacks["not_unique"]), (1, 1));
 }
 
+/// A log ahead may hold more than all that is kept in memory otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dropped_writer_has_left_is_brought_in_cold() {
+    let (engine, directory) = engine_alone().await;
+    append(&engine, batch(0, 300, 0)).await;
+    let place = Arc::clone(engine.object_store());
+    drop(engine);
+    let options = alone(directory.path());
+    let engine = Engine::open(place, tidelog_core::Env::default(), &options).await.unwrap();
+    append(&engine, batch(300, 10, 300)).await;
+    let (found, tiers) = numbers(&engine).await;
+    assert_eq!((found.len(), tiers), (310, Found { hot: 10, warm: 0, cold: 300 }));
+    assert_eq!(engine.warm().stats().seals, 0);
+    engine.flush().await.unwrap();
+    assert_eq!(numbers(&engine).await.1, Found { hot: 0, warm: 10, cold: 300 });
+}
+
 /// What is written while a handle is closed would be warm for nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_seals_nothing() {

@@ -110,7 +110,7 @@ async fn recover(mut wal: Wal, flusher: &Flusher, options: &TierOptions) -> Resu
             "committing what a write-ahead log holds"
         );
         load(flusher, &hot).await?;
-        flusher.flush(&hot.active).await?;
+        flusher.bring_in(&hot.active).await?;
         records = left;
     }
     let last = wal.next_seq() - 1;

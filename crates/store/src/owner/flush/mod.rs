@@ -108,16 +108,26 @@ impl Flusher {
 
     /// Writes the rows of a generation to files and commits them with their versions.
     pub(crate) async fn flush(&self, generation: &Generation) -> Result<(), Error> {
+        self.write(generation, self.ground.warm.takes_flushed()).await
+    }
+
+    /// The same of rows that somebody else has left. None of them is warm: a log ahead may be longer than all
+    /// that is kept in memory otherwise, and nothing is warm after any other start.
+    pub(crate) async fn bring_in(&self, generation: &Generation) -> Result<(), Error> {
+        self.write(generation, false).await
+    }
+
+    async fn write(&self, generation: &Generation, to_be_warm: bool) -> Result<(), Error> {
         for _ in 1..WRITES_MAX {
-            match self.try_flush(generation).await {
+            match self.try_write(generation, to_be_warm).await {
                 Err(Error::FilesDeleted) => {}
                 outcome => return outcome,
             }
         }
-        self.try_flush(generation).await
+        self.try_write(generation, to_be_warm).await
     }
 
-    async fn try_flush(&self, generation: &Generation) -> Result<(), Error> {
+    async fn try_write(&self, generation: &Generation, to_be_warm: bool) -> Result<(), Error> {
         if self.is_covered(generation).await? {
             return Ok(());
         }
@@ -125,7 +135,7 @@ impl Flusher {
         let series: Vec<(NodeId, HotSeries)> =
             generation.series.iter().map(|(node, series)| (*node, series.clone())).collect();
         let room = Room::new(&self.ground.memory);
-        let warm = self.ground.warm.takes_flushed().then(|| self.ground.warm.ahead());
+        let warm = to_be_warm.then(|| self.ground.warm.ahead());
         let files: Vec<Vec<FileRow>> = stream::iter(series)
             .map(|(node, series)| self.write_series(node, series, &room, warm.as_ref()))
             .buffer_unordered(SERIES_AT_ONCE)
